@@ -1,0 +1,1 @@
+"""The red team: attacks on a target, one a file, named as in its paper."""

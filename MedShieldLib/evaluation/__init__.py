@@ -1,0 +1,1 @@
+"""Benchmarks: benign shifts, baselines, tables."""

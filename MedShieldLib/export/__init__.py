@@ -1,0 +1,1 @@
+"""Segmentations, result folders, DICOM SEG and the HTML report."""

@@ -1,0 +1,1 @@
+"""MRML-only helpers for the 3D Slicer module: no Qt here."""

@@ -1,0 +1,59 @@
+"""What MedShield asks of a model under protection: volume in, per-class probabilities out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+
+from MedShieldLib.volume import Structure, Volume
+
+if TYPE_CHECKING:
+    import torch
+
+
+@runtime_checkable
+class Target(Protocol):
+    """A segmentation model under protection, used as a black box.
+
+    Attributes:
+        name: short name, stored with calibrations and results.
+        structures: the structures segmented; label 0 is background and is not listed.
+        sha256: hash of the weights.
+        finest_mm: the smallest voxel size that the model sees, in mm; finer detail cannot matter to it.
+    """
+
+    name: str
+    structures: tuple[Structure, ...]
+    sha256: str
+    finest_mm: float
+
+    def probabilities(self, volume: Volume) -> np.ndarray:
+        """Float array (C, K', J', I') in [0, 1], channel 0 = background, on the target's working grid.
+
+        The working grid depends on the volume's geometry alone, never on its voxels, so that answers to
+        several versions of one volume can be compared and averaged voxel by voxel.
+
+        Raises:
+            InputError: if the volume cannot be segmented or the model answers with NaN or a wrong shape.
+        """
+
+    def labelmap(self, probabilities: np.ndarray, volume: Volume) -> np.ndarray:
+        """uint8 label values (K, J, I) on the grid of `volume`, with the model's own post-processing."""
+
+
+@runtime_checkable
+class DifferentiableTarget(Target, Protocol):
+    """A target that also shows its insides, so that attacks can be run against it."""
+
+    def window(self, volume: Volume) -> torch.Tensor:
+        """The network's input, (1, 1, K', J', I') in [0, 1]."""
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, C, K', J', I') for such an input, differentiable."""
+
+    def unwindow(self, x: torch.Tensor, volume: Volume) -> Volume:
+        """`volume` changed so that its window becomes `x`, in its own grid, intensity units and data type.
+
+        The change is at most max|x - window(volume)| of the intensity window in every voxel.
+        """
