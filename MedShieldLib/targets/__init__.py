@@ -1,0 +1,33 @@
+"""Models under protection: a small Protocol (`base.py`) and one adapter a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from MedShieldLib.errors import InputError
+from MedShieldLib.targets.base import DifferentiableTarget, Target
+
+__all__ = ["BUILT_IN", "DifferentiableTarget", "Target", "load_target"]
+
+BUILT_IN = ("brain-tissue", "deepbet")
+
+
+def load_target(name: str | Path) -> Target:
+    """A target by its built-in name, or by the path of a JSON file that describes a TorchScript model.
+
+    Raises:
+        InputError: if there is no such target, or its weights cannot be loaded.
+    """
+    if name == "brain-tissue":
+        from MedShieldLib.targets import brain_tissue
+
+        return brain_tissue.load()
+    if name == "deepbet":
+        from MedShieldLib.targets import deepbet
+
+        return deepbet.load()
+    if Path(name).suffix == ".json":
+        from MedShieldLib.targets import torchscript
+
+        return torchscript.load(Path(name))
+    raise InputError(f"There is no target '{name}'; use {', '.join(BUILT_IN)} or a model's JSON file.")

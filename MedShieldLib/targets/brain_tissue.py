@@ -1,0 +1,55 @@
+"""The reference target: brain tissue (CSF, grey matter, white matter) on T1 MR at 2 mm.
+
+Ships with the project so that a fresh machine has a real model; trained by `MedShieldLib.training`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from MedShieldLib.errors import InputError
+from MedShieldLib.targets.network import NetworkTarget
+from MedShieldLib.volume import Structure
+
+NAME = "brain-tissue"
+WEIGHTS = Path(__file__).parents[1] / "data" / "brain-tissue.safetensors"
+SPACING_MM = 2.0
+ORIENTATION = "LPS"
+DIVISOR = 8
+STRUCTURES = (
+    Structure(1, "CSF", (0.25, 0.55, 0.95)),
+    Structure(2, "Grey matter", (0.35, 0.75, 0.35)),
+    Structure(3, "White matter", (0.95, 0.85, 0.35)),
+)
+
+
+def build_network() -> torch.nn.Module:
+    """The untrained network: a residual U-Net (Kerfoot et al. 2018, as in MONAI), under 1 M parameters."""
+    from monai.networks.nets import UNet
+
+    return UNet(3, 1, 1 + len(STRUCTURES), channels=(32, 48, 64, 96), strides=(2, 2, 2), num_res_units=2)
+
+
+def load(weights: Path = WEIGHTS) -> NetworkTarget:
+    """The trained target.
+
+    Raises:
+        InputError: if the weights are missing or belong to another network.
+    """
+    from safetensors.torch import load_file
+
+    network = build_network()
+    try:
+        network.load_state_dict(load_file(weights))
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{weights} does not hold the weights of '{NAME}'; reinstall MedShield.") from error
+    return target_of(network, hashlib.sha256(weights.read_bytes()).hexdigest())
+
+
+def target_of(network: torch.nn.Module, sha256: str) -> NetworkTarget:
+    """A network of this architecture as a target; training uses it to validate half-trained weights."""
+    spacing = (SPACING_MM, SPACING_MM, SPACING_MM)
+    return NetworkTarget(NAME, network, STRUCTURES, sha256, spacing, ORIENTATION, divisor=DIVISOR)
