@@ -1,0 +1,28 @@
+# The first target that needs it makes .venv; nothing outside of it is touched.
+# Another Python: make test PYTHON=python3.12        Some tests: make test PYTEST_ARGS="-k worker"
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+EXTRAS := cli,report,dicom,deepbet,train,bench,test
+
+.PHONY: demo test lint benchmark
+
+demo: $(READY)
+	$(BIN)/medshield demo
+
+test: $(READY)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+benchmark: $(READY)
+	$(BIN)/medshield benchmark
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("MedShield needs Python 3.10 or newer: make PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $(READY)
