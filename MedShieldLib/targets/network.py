@@ -16,6 +16,8 @@ from MedShieldLib.volume import Structure, Volume
 
 # Corrections in `unwindow`; the residual falls by about half with each where grids do not fit.
 _BACK_PROJECTIONS = 4
+# A bound of 2 intensity units may arrive as 1.99998; it still allows 2.
+_FLOAT32_SLACK = 3e-5
 
 
 class NetworkTarget:
@@ -137,13 +139,16 @@ class NetworkTarget:
 
 
 def add_within(volume: Volume, change: np.ndarray) -> Volume:
-    """`volume` + `change` in the volume's data type, never further from it than `change` says.
+    """`volume` + `change` in the volume's data type, never further from it than the largest change.
 
-    Integers are rounded towards the original, so that a bound on `change` outlives being written to a file.
+    Integers are rounded within that bound, so that it outlives being written to a file. (Rounding all of
+    them towards the original would keep it too, but would halve a small change, and so flatter the defence.)
     """
     voxels = volume.voxels
     if np.issubdtype(voxels.dtype, np.integer):
         info = np.iinfo(voxels.dtype)
-        moved = np.clip(voxels.astype(np.int64) + np.trunc(change).astype(np.int64), info.min, info.max)
+        bound = np.floor(np.abs(change).max() * (1 + _FLOAT32_SLACK))
+        whole = np.rint(change).clip(-bound, bound).astype(np.int64)
+        moved = np.clip(voxels.astype(np.int64) + whole, info.min, info.max)
         return volume.with_voxels(moved.astype(voxels.dtype))
     return volume.with_voxels((voxels.astype(np.float64) + change).astype(voxels.dtype))

@@ -1,0 +1,230 @@
+"""The common call of every attack, the case that it works on, and the report that it gives.
+
+How an attack searches is in its own file; what it climbs is in `losses.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from MedShieldLib.attacks import losses
+from MedShieldLib.attacks.ssim import ssim
+from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.targets.base import DifferentiableTarget
+from MedShieldLib.volume import Volume
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Progress = Callable[[float, str], None]
+
+# Window space is float32: the search stays this share inside its bound, so that rounding cannot pass it.
+_FLOAT32_ROOM = 1e-5
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """An attacked volume and how far the attack went, measured on the voxels as they would be written.
+
+    Attributes:
+        attack: the attack with its parameters.
+        volume: the attacked volume, in the geometry and data type of the clean one.
+        eps: the bound that was set, in units of the target's [0, 1] window.
+        linf: the largest change of a voxel, in the same units; at most `eps`.
+        l2: the root of the summed squared changes, in the same units.
+        ssim: structural similarity of what the target's network sees of the two volumes, at most 1.
+        dice: for every structure of the target's clean answer (by label value), Dice of the new answer.
+        passes: how often the attack ran the target's network.
+        seconds: time of the search, without these measurements.
+    """
+
+    attack: Attack
+    target: str
+    volume: Volume = field(repr=False)
+    eps: float
+    seed: int
+    linf: float
+    l2: float
+    ssim: float
+    dice: dict[int, float]
+    passes: int
+    seconds: float
+
+    @property
+    def dice_drop(self) -> float:
+        """1 - the mean Dice over the structures of the clean answer."""
+        return 1 - float(np.mean(list(self.dice.values())))
+
+
+@dataclass
+class Case:
+    """One volume under attack, in window space: what an attack may ask and where it may go.
+
+    Every pass through `logits` is counted, checked for cancellation and reported as progress. Every answer
+    that comes by `gradient` or `look` is weighed: `best` is the input with the lowest true Dice so far, so
+    that an attack never loses what it had found.
+
+    Attributes:
+        target: the target under attack.
+        volume: the clean volume.
+        x: its window, (1, 1, K, J, I) in [0, 1].
+        eps: L-infinity bound around `x`.
+        generator: the only source of randomness.
+        expected_passes: for progress.
+    """
+
+    target: DifferentiableTarget
+    volume: Volume
+    x: torch.Tensor
+    eps: float
+    generator: torch.Generator
+    expected_passes: int = 1
+    progress: Progress | None = None
+    cancelled: Callable[[], bool] | None = None
+    passes: int = 0
+    best: torch.Tensor = field(init=False)
+    best_dice: float = field(init=False, default=1.0)
+    reference: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Ask the target for its clean answer.
+
+        Raises:
+            InputError: if the target finds no structure, for then nothing can be attacked.
+        """
+        self.best = self.x
+        with torch.no_grad():
+            self.reference = self.logits(self.x).argmax(dim=1)
+        if not losses.structures_in(self.reference):
+            raise InputError(f"Target '{self.target.name}' finds nothing in this volume; attack another one.")
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, C, K, J, I) of the target for an input of the shape of `x`."""
+        if self.cancelled is not None and self.cancelled():
+            raise Cancelled
+        answer = self.target.logits(x)
+        self.passes += 1
+        if self.progress is not None:
+            self.progress(min(1.0, self.passes / self.expected_passes), "Attacking")
+        return answer
+
+    def gradient(self, x: torch.Tensor, loss: Loss) -> torch.Tensor:
+        """The gradient of loss(logits(x), reference) by x, of the shape of `x`."""
+        x = x.detach().requires_grad_()
+        logits = self.logits(x)
+        (gradient,) = torch.autograd.grad(loss(logits, self.reference), x)
+        self._weigh(x.detach(), logits.detach())
+        return gradient
+
+    def look(self, x: torch.Tensor) -> torch.Tensor:
+        """The logits at `x`, without a gradient."""
+        with torch.no_grad():
+            logits = self.logits(x)
+        self._weigh(x, logits)
+        return logits
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """The nearest input within `eps` of the clean one and within [0, 1]."""
+        return x.clamp(self.x - self.eps, self.x + self.eps).clamp(0, 1)
+
+    def uniform(self) -> torch.Tensor:
+        """Of the shape of `x`, uniform in [-1, 1]."""
+        return torch.rand(self.x.shape, generator=self.generator) * 2 - 1
+
+    def _weigh(self, x: torch.Tensor, logits: torch.Tensor) -> None:
+        per_structure = losses.dice(logits.argmax(dim=1), self.reference)
+        mean = sum(per_structure.values()) / len(per_structure)
+        if mean < self.best_dice:
+            self.best, self.best_dice = self.project(x), mean
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """An attack: its fields are its parameters, calling it attacks one volume."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def expected_passes(self) -> int:
+        """How often the attack runs the target's network, about."""
+
+    @abstractmethod
+    def perturb(self, case: Case) -> torch.Tensor:
+        """The attacked input, (1, 1, K, J, I), within `case.project`."""
+
+    def __call__(
+        self,
+        target: DifferentiableTarget,
+        volume: Volume,
+        eps: float,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> AttackResult:
+        """Attack one volume.
+
+        Args:
+            target: the target to mislead.
+            volume: the clean volume.
+            eps: L-infinity bound in units of the target's [0, 1] window, above 0.
+            seed: of everything random.
+            progress: called as progress(fraction, step).
+            cancelled: asked before every pass through the target.
+
+        Raises:
+            InputError: if `eps` is not positive or the target finds nothing in the volume.
+            Cancelled: when asked to stop.
+        """
+        if not eps > 0:
+            raise InputError(f"The bound eps = {eps} must be above 0, such as 8/255.")
+        began = time.perf_counter()
+        generator = torch.Generator().manual_seed(seed)
+        x = target.window(volume).detach().float()
+        inside = eps * (1 - _FLOAT32_ROOM)
+        case = Case(target, volume, x, inside, generator, self.expected_passes + 1, progress, cancelled)
+        attacked = target.unwindow(case.project(self.perturb(case)), volume)
+        seconds = time.perf_counter() - began
+        linf, l2 = distances(target, volume, attacked)
+        return AttackResult(
+            attack=self,
+            target=target.name,
+            volume=attacked,
+            eps=eps,
+            seed=seed,
+            linf=linf,
+            l2=l2,
+            ssim=ssim(x[0, 0].numpy(), target.window(attacked)[0, 0].numpy()),
+            dice=_dice_between(target, volume, attacked),
+            passes=case.passes,
+            seconds=seconds,
+        )
+
+
+def distances(target: DifferentiableTarget, clean: Volume, attacked: Volume) -> tuple[float, float]:
+    """L-infinity and L2 distance of two volumes' voxels, in units of the target's window."""
+    change = np.abs(attacked.voxels.astype(np.float64) - clean.voxels.astype(np.float64))
+    change /= window_width(target, clean)
+    return float(change.max()), float(np.sqrt(np.square(change).sum()))
+
+
+def window_width(target: DifferentiableTarget, volume: Volume) -> float:
+    """The intensity range that the target maps to [0, 1], in the volume's units.
+
+    Asked of the target alone: moved by half a window everywhere, the voxels move by half this range.
+    """
+    precise = volume.with_voxels(volume.voxels.astype(np.float64))
+    x = target.window(precise)
+    moved = target.unwindow(torch.where(x < 0.5, x + 0.5, x - 0.5), precise)
+    return 2 * float(np.abs(moved.voxels - precise.voxels).max())
+
+
+def _dice_between(target: DifferentiableTarget, clean: Volume, attacked: Volume) -> dict[int, float]:
+    answers = [torch.from_numpy(target.labelmap(target.probabilities(v), v)) for v in (attacked, clean)]
+    return losses.dice(*answers)
