@@ -1,0 +1,224 @@
+"""The command line `medshield`: options in, jobs run, outcome in plain words, exit codes.
+
+What the commands do is in `jobs.py`; what they print is in `terminal.py`. Needs the extra `cli`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+from MedShieldLib import __version__
+from MedShieldLib.control import Control, ExitCode
+from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.extras import how_to_install
+from MedShieldLib.jobs import AttackJob, CalibrateJob, CheckJob, TrainJob
+
+try:
+    import typer
+
+    from MedShieldLib import terminal
+except ModuleNotFoundError as error:
+    sys.exit(how_to_install(error))
+
+Answer = TypeVar("Answer")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 clean or done, 10 out of distribution, 20 suspected attack, 2 input error, "
+    "3 cancelled, 1 fault. Add --debug to any command to see the traceback of a fault. Not for clinical use.",
+)
+
+VolumePath = Annotated[Path, typer.Argument(metavar="VOLUME", help="NIfTI, NRRD or MHA file, or DICOM folder.")]
+TargetName = Annotated[str, typer.Option("--target", "-t", help="brain-tissue, deepbet, or a model's JSON file.")]
+Series = Annotated[str | None, typer.Option(help="Which series of a DICOM folder.")]
+Component = Annotated[int | None, typer.Option(min=0, help="Which component of a 4D or vector image, from 0.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run the code in a TorchScript model without asking.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+
+
+def main() -> NoReturn:
+    """The entry point: every outcome becomes an exit code, every failure one sentence."""
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    code = ExitCode.FAULT
+    try:
+        app(arguments)
+    except SystemExit as leave:
+        code = ExitCode.CANCELLED if leave.code == 130 else leave.code
+    except InputError as error:
+        _say(str(error))
+        code = ExitCode.INPUT_ERROR
+    except ModuleNotFoundError as error:
+        _say(how_to_install(error))
+        code = ExitCode.INPUT_ERROR
+    except (Cancelled, KeyboardInterrupt):
+        _say("Cancelled; nothing was written.")
+        code = ExitCode.CANCELLED
+    except Exception as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        _say(f"MedShield failed: {type(error).__name__}: {error} (add --debug to see where).")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # a cancelled job may still be inside a native call
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Keeps medical image segmentation honest when somebody tampers with the scan."""
+    if version:
+        terminal.out.print(f"medshield {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def check(
+    volume: VolumePath,
+    target: TargetName,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
+    calibration: Annotated[Path | None, typer.Option(help="Made by 'calibrate'; default: the target's own.")] = None,
+    alpha: Annotated[float, typer.Option(help="Share of clean scans that may raise a false alarm.")] = 0.05,
+    seed: Annotated[int | None, typer.Option(help="Repeat the random part of a check; default: fresh.")] = None,
+    series: Series = None,
+    component: Component = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Faster, and easier to fool.")] = False,
+    force: Force = False,
+    trust: Trust = False,
+) -> None:
+    """Check VOLUME for tampering, segment it, and write the results to a folder."""
+    _agree_to_foreign_code(target, trust)
+    job = CheckJob(volume, target, out, calibration, alpha, seed, series, component, force, quick)
+    result = _run(job.run)
+    terminal.show_check(result, out)
+    raise typer.Exit(result.verdict.exit_code)
+
+
+@app.command()
+def attack(
+    volume: VolumePath,
+    target: TargetName,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the attacked volume.")],
+    eps: Annotated[str, typer.Option(help="Bound, as a share of the target's intensity window.")] = "8/255",
+    attack: Annotated[str, typer.Option(help="Name of the attack.")] = "pgd",
+    steps: Annotated[int | None, typer.Option(min=1, help="Default: the attack's own.")] = None,
+    seed: Seed = 0,
+    series: Series = None,
+    component: Component = None,
+    force: Force = False,
+    trust: Trust = False,
+) -> None:
+    """Change VOLUME so that the target draws something else (to test a target and the shield)."""
+    _agree_to_foreign_code(target, trust)
+    job = AttackJob(volume, target, parse_eps(eps), out, attack, steps, seed, series, component, force)
+    terminal.show_attack(_run(job.run), out)
+
+
+@app.command()
+def calibrate(
+    folder: Annotated[Path, typer.Argument(help="Clean volumes of one protocol; sub-folders are DICOM series.")],
+    target: TargetName,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the calibration.")],
+    seed: Seed = 0,
+    force: Force = False,
+    trust: Trust = False,
+) -> None:
+    """Learn how a target behaves on clean volumes like yours."""
+    _agree_to_foreign_code(target, trust)
+    job = CalibrateJob(folder, target, out, seed, force)
+    terminal.show_calibration(_run(job.run), out)
+
+
+@app.command()
+def train_target(
+    data: Annotated[Path, typer.Argument(help="Folder with volumes/*_T1.nii.gz and labels/*_DLMUSE.nii.gz.")],
+    work: Annotated[Path, typer.Option("--work", "-w", help="Folder for checkpoints; a rerun picks up there.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the weights (.safetensors).")],
+    folds: Annotated[int, typer.Option(min=0, help="Leave-subjects-out validation; 0 for none.")] = 3,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Default: as the shipped weights.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: as the shipped weights.")] = None,
+    force: Force = False,
+) -> None:
+    """Train the reference target 'brain-tissue' (hours on a CPU)."""
+    _run(TrainJob(data, work, out, folds, iterations, seed, force).run)
+    terminal.out.print(f"Weights: {out}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def info(volume: VolumePath, series: Series = None, component: Component = None) -> None:
+    """Say what VOLUME holds, and whether it can be checked."""
+    from MedShieldLib.volume import Volume
+
+    terminal.show_volume(Volume.read(volume, series=series, component=component))
+
+
+@app.command()
+def targets() -> None:
+    """List the models that can be protected here."""
+    from MedShieldLib.targets import BUILT_IN, load_target
+
+    for name in BUILT_IN:
+        try:
+            terminal.show_target(load_target(name))
+        except InputError as error:
+            terminal.out.print(f"{name}: {error}", markup=False)
+    terminal.out.print("Any TorchScript model: give --target the JSON file that describes it (see README.md).")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all that the demo writes.")] = Path("demo"),
+) -> None:
+    """Attack the MNI152 brain, check it before and after, and compare."""
+    from MedShieldLib.demo import run
+
+    terminal.show_demo(_run(lambda control: run(out, control)))
+
+
+def parse_eps(text: str) -> float:
+    """A bound such as "8/255" or "0.03", above 0 and at most 1.
+
+    Raises:
+        InputError: if it is anything else.
+    """
+    numerator, _, denominator = text.partition("/")
+    try:
+        eps = float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
+        eps = 0.0
+    if not 0 < eps <= 1:
+        raise InputError(f"'{text}' is no bound for an attack; give a fraction above 0 and at most 1, such as 8/255.")
+    return eps
+
+
+def _run(job: Callable[[Control], Answer]) -> Answer:
+    with terminal.progress_line() as progress:
+        control = Control(progress)
+        return control.run(lambda: job(control))
+
+
+def _agree_to_foreign_code(target: str, trust: bool) -> None:
+    """A TorchScript file is a program: ask before it runs."""
+    if trust or not target.endswith(".json"):
+        return
+    if not sys.stdin.isatty():
+        raise InputError(f"{target} names a model file whose code would run here; add --trust if you trust its origin.")
+    if not typer.confirm(f"{target} names a model file whose code will run here. Do you trust its origin?", err=True):
+        raise Cancelled
+
+
+def _say(sentence: str) -> None:
+    terminal.err.print(sentence, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

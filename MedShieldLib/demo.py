@@ -1,0 +1,79 @@
+"""The demonstration: the MNI152 brain, attacked and checked before and after.
+
+Real from end to end: what it prints is what `medshield attack` and `medshield check` answer. Needs the extra `train`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from MedShieldLib.control import Control
+from MedShieldLib.jobs import AttackJob, CheckJob
+from MedShieldLib.result import CheckResult
+from MedShieldLib.volume import Segmentation, Volume
+
+TARGET = "brain-tissue"
+EPS = 8 / 255
+SEED = 1
+RESOLUTION_MM = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One checked volume: Dice of its two segmentations against the target's answer to the clean volume."""
+
+    title: str
+    folder: Path
+    result: CheckResult
+    original_dice: float
+    defended_dice: float
+
+
+def run(folder: Path, control: Control) -> tuple[Finding, Finding]:
+    """Write, attack and check the brain in `folder`; what an earlier run left there is replaced.
+
+    Returns:
+        The finding for the clean and for the attacked volume.
+    """
+    control.progress(0.0, "Writing the MNI152 brain")
+    clean, attacked = folder / "mni152.nii.gz", folder / "mni152_attacked.nii.gz"
+    volume = mni152()
+    with control.writing():
+        folder.mkdir(parents=True, exist_ok=True)
+        volume.write(clean)
+    AttackJob(clean, TARGET, EPS, attacked, force=True).run(control.stage(0.02, 0.5))
+    before = _check(clean, folder / "check_clean", control.stage(0.5, 0.7))
+    after = _check(attacked, folder / "check_attacked", control.stage(0.7, 1.0))
+    return (
+        _finding("Clean", folder / "check_clean", before, before.original),
+        _finding("Attacked", folder / "check_attacked", after, before.original),
+    )
+
+
+def mni152() -> Volume:
+    """The MNI152 T1 template (Fonov et al. 2011), skull-stripped, as the package nilearn ships it."""
+    from nilearn.datasets import load_mni152_template
+
+    from MedShieldLib.training.data import from_nibabel
+
+    return from_nibabel(load_mni152_template(resolution=RESOLUTION_MM))
+
+
+def mean_dice(answer: Segmentation, reference: Segmentation) -> float:
+    """Mean over the structures."""
+    from MedShieldLib.export.agreement import dice
+
+    values = [s.value for s in reference.structures]
+    return float(np.mean([dice(answer.labels == value, reference.labels == value) for value in values]))
+
+
+def _check(volume: Path, out: Path, control: Control) -> CheckResult:
+    return CheckJob(volume, TARGET, out, seed=SEED, force=True).run(control)
+
+
+def _finding(title: str, folder: Path, result: CheckResult, reference: Segmentation) -> Finding:
+    original, defended = mean_dice(result.original, reference), mean_dice(result.defended, reference)
+    return Finding(title, folder, result, original, defended)

@@ -1,0 +1,224 @@
+"""The jobs behind the commands: from file names to files, one small class each.
+
+The command line, the worker and the demo share them; nothing is printed here.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedShieldLib.control import Control
+from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.volume import Volume
+
+if TYPE_CHECKING:
+    from MedShieldLib.attacks.base import AttackResult
+    from MedShieldLib.calibration import Calibration
+    from MedShieldLib.result import CheckResult
+
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+@dataclass(frozen=True)
+class CheckJob:
+    """Check one volume and save the results in a folder.
+
+    Attributes:
+        volume: file or DICOM folder.
+        target: built-in name or JSON path.
+        out: folder for the results.
+        calibration: file; None takes the one that ships for the target.
+        alpha: rate of false alarms that is accepted, in (0, 1).
+        seed: makes the random versions repeatable; None draws fresh ones.
+        series: which series of a DICOM folder.
+        component: which component of a vector or 4D image.
+        force: replace results that `out` already holds.
+        quick: fewer versions of the volume: faster, and easier to fool.
+    """
+
+    volume: Path
+    target: str
+    out: Path
+    calibration: Path | None = None
+    alpha: float = 0.05
+    seed: int | None = None
+    series: str | None = None
+    component: int | None = None
+    force: bool = False
+    quick: bool = False
+
+    def run(self, control: Control) -> CheckResult:
+        """Raises InputError or Cancelled; writes all results or nothing."""
+        from MedShieldLib.calibration import Calibration
+        from MedShieldLib.export.folder import require_free
+        from MedShieldLib.shield import Shield
+        from MedShieldLib.targets import load_target
+
+        require_free(self.out, self.force)
+        control.progress(0.0, "Reading the volume")
+        volume = Volume.read(self.volume, series=self.series, component=self.component)
+        volume.require_checkable()
+        control.progress(0.02, "Loading the target")
+        target = load_target(self.target)
+        calibration = Calibration.load(self.calibration) if self.calibration else None
+        shield = Shield.for_target(target, calibration, alpha=self.alpha, seed=self.seed)
+        result = shield.check_and_segment(volume, control.part(0.05, 0.9), control.cancelled)
+        control.progress(0.9, "Writing the results")
+        with control.writing():
+            result.save(self.out, force=self.force)
+        control.progress(1.0, "Done")
+        return result
+
+
+@dataclass(frozen=True)
+class CalibrateJob:
+    """Calibrate a target on a folder of clean volumes."""
+
+    folder: Path
+    target: str
+    out: Path
+    seed: int = 0
+    force: bool = False
+
+    def run(self, control: Control) -> Calibration:
+        """Raises InputError or Cancelled; writes the whole file or nothing."""
+        from MedShieldLib.calibration import calibrate
+        from MedShieldLib.targets import load_target
+
+        require_new_file(self.out, self.force)
+        paths = find_volumes(self.folder)
+        volumes = []
+        for n, path in enumerate(paths):
+            control.progress(0.1 * n / len(paths), f"Reading {path.name}")
+            if control.cancelled():
+                raise Cancelled
+            volumes.append(Volume.read(path))
+            volumes[-1].require_checkable()
+        target = load_target(self.target)
+        calibration = calibrate(
+            target, volumes, seed=self.seed, progress=control.part(0.1, 0.99), cancelled=control.cancelled
+        )
+        with control.writing():
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            calibration.save(self.out)
+        control.progress(1.0, "Done")
+        return calibration
+
+
+@dataclass(frozen=True)
+class AttackJob:
+    """Attack one volume through a target and write the attacked volume.
+
+    Attributes:
+        eps: L-infinity bound in units of the target's [0, 1] window.
+        attack: its name in `MedShieldLib.attacks`.
+        steps: gradient steps; None takes the attack's own default.
+    """
+
+    volume: Path
+    target: str
+    eps: float
+    out: Path
+    attack: str = "pgd"
+    steps: int | None = None
+    seed: int = 0
+    series: str | None = None
+    component: int | None = None
+    force: bool = False
+
+    def run(self, control: Control) -> AttackResult:
+        """Raises InputError or Cancelled; writes the whole file or nothing."""
+        from MedShieldLib.attacks import load_attack
+        from MedShieldLib.targets import DifferentiableTarget, load_target
+
+        require_new_file(self.out, self.force, IMAGE_SUFFIXES)
+        attack = load_attack(self.attack, **({} if self.steps is None else {"steps": self.steps}))
+        control.progress(0.0, "Reading the volume")
+        volume = Volume.read(self.volume, series=self.series, component=self.component)
+        volume.require_checkable()
+        target = load_target(self.target)
+        if not isinstance(target, DifferentiableTarget):
+            raise InputError(f"Target '{self.target}' shows no gradients, which '{self.attack}' needs.")
+        result = attack(
+            target, volume, self.eps, seed=self.seed, progress=control.part(0.02, 0.95), cancelled=control.cancelled
+        )
+        with control.writing():
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            result.volume.write(self.out)
+        control.progress(1.0, "Done")
+        return result
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Train the reference target; a stopped training goes on where it was.
+
+    Attributes:
+        data: folder with volumes/*_T1.nii.gz and labels/*_DLMUSE.nii.gz.
+        work: folder for checkpoints and validation figures.
+        folds: leave-subjects-out folds; 0 for none.
+        iterations: None takes the recipe of the shipped weights, as does `seed`.
+    """
+
+    data: Path
+    work: Path
+    out: Path
+    folds: int = 3
+    iterations: int | None = None
+    seed: int | None = None
+    force: bool = False
+
+    def run(self, control: Control) -> None:
+        """Raises InputError or Cancelled."""
+        from MedShieldLib.training.train import Recipe, main
+
+        require_new_file(self.out, self.force, (".safetensors",))
+        given = {"iterations": self.iterations, "seed": self.seed}
+        recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
+
+        def progress(fraction: float, step: str) -> None:
+            control.progress(fraction, step)
+            if control.cancelled():
+                raise Cancelled
+
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        main(self.data, self.work, self.out, recipe, self.folds, progress)
+
+
+def find_volumes(folder: Path) -> list[Path]:
+    """The image files directly in `folder`, and its sub-folders as DICOM series, by name.
+
+    Raises:
+        InputError: if the folder is missing or holds none.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give one that holds the clean volumes.")
+    visible = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
+    found = [p for p in visible if p.is_dir() or p.name.lower().endswith(IMAGE_SUFFIXES)]
+    if not found:
+        raise InputError(f"{folder} holds no volumes ({', '.join(IMAGE_SUFFIXES)}, or a sub-folder for each DICOM series).")
+    return found
+
+
+def require_new_file(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> None:
+    """Make sure, before any computation, that `path` can be written.
+
+    Raises:
+        InputError: if it exists and `force` is False, has none of `suffixes`, or its folder cannot be written.
+    """
+    if suffixes and not path.name.lower().endswith(suffixes):
+        raise InputError(f"{path} needs one of these endings: {', '.join(suffixes)}.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a file name.")
+    if path.exists() and not force:
+        raise InputError(f"{path} exists already; choose another name or allow replacing it with --force.")
+    folder = next(p for p in path.absolute().parents if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {os.strerror(error.errno or 0)}.") from error

@@ -1,0 +1,157 @@
+"""What people see in a terminal: progress while a job runs, and its outcome in plain words.
+
+Nothing is computed here; the same words in HTML are in `export/report.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from MedShieldLib.errors import InputError
+from MedShieldLib.result import CheckResult, Verdict
+from MedShieldLib.volume import Volume
+
+if TYPE_CHECKING:
+    from MedShieldLib.attacks.base import AttackResult
+    from MedShieldLib.calibration import Calibration
+    from MedShieldLib.demo import Finding
+    from MedShieldLib.targets import Target
+
+# Results go to standard output, all that is said on the way to standard error.
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+_COLORS = {Verdict.CLEAN: "green", Verdict.OUT_OF_DISTRIBUTION: "yellow", Verdict.SUSPECTED_ATTACK: "red"}
+_TITLES = {
+    Verdict.CLEAN: "CLEAN: no sign of tampering",
+    Verdict.OUT_OF_DISTRIBUTION: "OUT OF DISTRIBUTION: unlike the calibration scans, no sign of tampering",
+    Verdict.SUSPECTED_ATTACK: "SUSPECTED ATTACK: this scan looks tampered with",
+}
+_ADVICE = {
+    Verdict.CLEAN: "The defended segmentation is the model's own.",
+    Verdict.OUT_OF_DISTRIBUTION: "The model was not calibrated for such scans: look at the segmentation with care.",
+    Verdict.SUSPECTED_ATTACK: "Do not use the original segmentation; compare it with the defended one.",
+}
+
+
+@contextmanager
+def progress_line() -> Iterator[Callable[[float, str], None]]:
+    """A progress callback: a bar with the step's name on a terminal, one line a step elsewhere."""
+    if not err.is_terminal:
+        yield _plain_lines()
+        return
+    columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("Starting", total=1.0)
+        yield lambda fraction, step: bar.update(task, completed=fraction, description=step)
+
+
+def _plain_lines() -> Callable[[float, str], None]:
+    last = ""
+
+    def report(fraction: float, step: str) -> None:
+        nonlocal last
+        if step != last:
+            last = step
+            err.print(f"{fraction:4.0%} {step}", markup=False)
+
+    return report
+
+
+def show_check(result: CheckResult, folder: Path) -> None:
+    """The verdict in plain words, a table per structure, and where the report is."""
+    out.print(Panel(verdict_words(result), title=_TITLES[result.verdict], border_style=_COLORS[result.verdict]))
+    for note in result.notes:
+        out.print(f"Note: {note}", markup=False)
+    out.print(_agreement(result))
+    out.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
+    out.print("Not for clinical use.", style="dim")
+
+
+def show_attack(result: AttackResult, path: Path) -> None:
+    """How far the attack went and what it did."""
+    out.print(
+        f"Attacked {result.target} with {result.attack.name}: largest change {result.linf * 255:.2f}/255 of the "
+        f"intensity window (bound {result.eps * 255:.2f}/255), SSIM {result.ssim:.3f}, "
+        f"mean Dice against the clean answer {1 - result.dice_drop:.3f}."
+    )
+    out.print(f"Attacked volume: {path}", markup=False, soft_wrap=True)
+
+
+def show_demo(findings: tuple[Finding, ...]) -> None:
+    """The verdicts side by side, and where the reports are."""
+    table = Table(title="Dice (mean of the tissues) against the segmentation of the clean volume")
+    for heading in ("Volume", "Verdict", "p (attack)"):
+        table.add_column(heading)
+    for heading in ("Original", "Defended"):
+        table.add_column(heading, justify="right")
+    for found in findings:
+        verdict = found.result.verdict
+        words = f"[{_COLORS[verdict]}]{_TITLES[verdict].partition(':')[0]}[/]"
+        p = f"{found.result.p_attack:.3g}"
+        table.add_row(found.title, words, p, f"{found.original_dice:.3f}", f"{found.defended_dice:.3f}")
+    out.print(table)
+    for found in findings:
+        out.print(f"Report, {found.title.lower()}: {found.folder / 'report.html'}", markup=False, soft_wrap=True)
+    out.print("MNI152 was also used to train this target; figures on heads never seen are in README.md.")
+    out.print("Not for clinical use.", style="dim")
+
+
+def show_volume(volume: Volume) -> None:
+    """Size, geometry and intensities, and whether it can be checked."""
+    table = Table(show_header=False)
+    table.add_row("Voxels (i, j, k)", " x ".join(map(str, volume.voxels.shape[::-1])))
+    table.add_row("Spacing (mm)", " x ".join(f"{length:.4g}" for length in volume.spacing))
+    table.add_row("Origin (LPS, mm)", ", ".join(f"{length:.4g}" for length in volume.origin))
+    table.add_row("Direction", "\n".join(" ".join(f"{c:7.4f}" for c in volume.direction[n : n + 3]) for n in (0, 3, 6)))
+    table.add_row("Data type", str(volume.voxels.dtype))
+    table.add_row("Intensities", f"{volume.voxels.min():g} to {volume.voxels.max():g}, mean {volume.voxels.mean():.4g}")
+    try:
+        volume.require_checkable()
+        table.add_row("Can be checked", "yes")
+    except InputError as error:
+        table.add_row("Can be checked", f"no: {error}")
+    out.print(table)
+
+
+def show_target(target: Target) -> None:
+    """One line: name, structures, voxel size, weights."""
+    names = ", ".join(structure.name for structure in target.structures)
+    out.print(f"{target.name}: {names}; voxels of {target.finest_mm:g} mm; weights {target.sha256[:12]}", markup=False)
+
+
+def show_calibration(calibration: Calibration, path: Path) -> None:
+    """What was learned and where it is."""
+    out.print(f"Calibration: {path}", markup=False, soft_wrap=True)
+
+
+def verdict_words(result: CheckResult) -> str:
+    """Two or three sentences: what to do, and how sure the shield is."""
+    which, p = ("attack", result.p_attack)
+    if result.verdict is Verdict.OUT_OF_DISTRIBUTION:
+        which, p = ("novelty", result.p_novelty)
+    return (
+        f"{_ADVICE[result.verdict]}\n"
+        f"p ({which}) = {p:.3g}; the alarm is raised at p <= {result.alpha:g}, which happens to about "
+        f"{100 * result.alpha:g} in 100 clean scans like those of the calibration."
+    )
+
+
+def _agreement(result: CheckResult) -> Table:
+    table = Table(title="Original against defended segmentation", title_justify="left")
+    table.add_column("Structure")
+    for heading in ("Dice", "HD95 (mm)", "Original (ml)", "Defended (ml)"):
+        table.add_column(heading, justify="right")
+    for row in result.structures:
+        distance = "-" if math.isnan(row.hd95_mm) else f"{row.hd95_mm:.1f}"
+        table.add_row(row.name, f"{row.dice:.3f}", distance, f"{row.original_ml:.1f}", f"{row.defended_ml:.1f}")
+    return table

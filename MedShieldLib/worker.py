@@ -1,0 +1,174 @@
+"""The machine protocol: `python -m MedShieldLib.worker check ...`, JSON lines out, exit codes, no colours.
+
+For programs that start a check and watch it, such as the Slicer module; people use `medshield`.
+
+Every line of standard output is one JSON object, told apart by "event":
+    {"event": "progress", "fraction": 0.4, "step": "..."}
+    {"event": "log", "message": "..."}
+    {"event": "result", "folder": "...", "verdict": "clean" | "out_of_distribution" | "suspected_attack"}   (check)
+    {"event": "result", "file": "..."}                                                            (calibrate)
+    {"event": "error", "message": "one sentence"}
+Anything that libraries print goes to standard error. Exit codes are in `control.ExitCode`. The worker stops, with nothing
+half-written, on SIGINT, SIGTERM, when its parent ends, or when the parent closes the pipe that is its standard input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import stat
+import sys
+import threading
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import NoReturn, TextIO, TypeVar
+
+from MedShieldLib.control import Control, ExitCode
+from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.extras import how_to_install
+
+Job = TypeVar("Job")
+
+# A standard input that is at its end from the start never was a parent's lifeline.
+_LIFELINE_S = 0.5
+
+
+class Reporter:
+    """Writes events, one JSON line each; steps that hardly advance are left out."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._lock, self._last = stream, threading.Lock(), (-1.0, "")
+
+    def send(self, event: str, **fields: object) -> None:
+        with self._lock:
+            self._stream.write(json.dumps({"event": event, **fields}) + "\n")
+            self._stream.flush()
+
+    def progress(self, fraction: float, step: str) -> None:
+        fraction = round(fraction, 3)
+        if step != self._last[1] or fraction - self._last[0] >= 0.005:
+            self._last = (fraction, step)
+            self.send("progress", fraction=fraction, step=step)
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run one job and leave the process with its exit code."""
+    reporter = Reporter(_own_stdout())
+    control = Control(reporter.progress)
+    warnings.showwarning = lambda message, *_, **__: reporter.send("log", message=str(message))
+    threading.Thread(target=_follow_stdin, args=(control,), daemon=True).start()
+    threading.Thread(target=_follow_parent, args=(control,), daemon=True).start()
+    code = ExitCode.FAULT
+    try:
+        arguments = _parser().parse_args(argv)
+        code = control.run(lambda: arguments.run(arguments, control, reporter))
+    except SystemExit:  # --help
+        code = ExitCode.CLEAN
+    except InputError as error:
+        code = ExitCode.INPUT_ERROR
+        reporter.send("error", message=str(error))
+    except ModuleNotFoundError as error:
+        code = ExitCode.INPUT_ERROR
+        reporter.send("error", message=how_to_install(error))
+    except Cancelled:
+        code = ExitCode.CANCELLED
+        reporter.send("error", message="Cancelled; nothing was written.")
+    except BrokenPipeError:  # nobody listens any more
+        code = ExitCode.CANCELLED
+    except Exception as error:
+        traceback.print_exc()
+        reporter.send("error", message=f"{type(error).__name__}: {str(error) or 'no message'}")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)  # a cancelled job may still be inside a native call
+
+
+def _check(arguments: argparse.Namespace, control: Control, reporter: Reporter) -> ExitCode:
+    from MedShieldLib.jobs import CheckJob
+
+    job = _job(CheckJob, arguments)
+    result = job.run(control)
+    for note in result.notes:
+        reporter.send("log", message=note)
+    reporter.send("result", folder=str(job.out.absolute()), verdict=result.verdict.value)
+    return ExitCode(result.verdict.exit_code)
+
+
+def _calibrate(arguments: argparse.Namespace, control: Control, reporter: Reporter) -> ExitCode:
+    from MedShieldLib.jobs import CalibrateJob
+
+    job = _job(CalibrateJob, arguments)
+    job.run(control)
+    reporter.send("result", file=str(job.out.absolute()))
+    return ExitCode.CLEAN
+
+
+def _job(kind: type[Job], arguments: argparse.Namespace) -> Job:
+    """A job from the arguments that bear its fields' names and were given."""
+    names = (field.name for field in dataclasses.fields(kind))  # type: ignore[arg-type]
+    return kind(**{name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None})
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message[:1].upper()}{message[1:]}; see python -m MedShieldLib.worker --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m MedShieldLib.worker", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = parser.add_subparsers(required=True, parser_class=_Parser, metavar="check | calibrate")
+    check = commands.add_parser("check", help="check one volume", allow_abbrev=False)
+    check.add_argument("volume", type=Path, help="file or DICOM folder")
+    check.add_argument("--calibration", type=Path)
+    check.add_argument("--alpha", type=float, default=0.05)
+    check.add_argument("--series")
+    check.add_argument("--component", type=int)
+    check.add_argument("--quick", action="store_true")
+    check.set_defaults(run=_check)
+    calibrate = commands.add_parser("calibrate", help="calibrate on clean volumes", allow_abbrev=False)
+    calibrate.add_argument("folder", type=Path)
+    calibrate.set_defaults(run=_calibrate)
+    for command in (check, calibrate):
+        command.add_argument("--target", required=True, help="built-in name or JSON file")
+        command.add_argument("--out", type=Path, required=True)
+        command.add_argument("--seed", type=int)
+        command.add_argument("--force", action="store_true", help="replace what is there")
+    return parser
+
+
+def _own_stdout() -> TextIO:
+    """Standard output for events alone: what anything else prints there goes to standard error from now on."""
+    stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="\n")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return stream
+
+
+def _follow_stdin(control: Control) -> None:
+    """Stop when the parent closes its end of a pipe; terminals, files and /dev/null say nothing."""
+    begin = time.monotonic()
+    try:
+        if not stat.S_ISFIFO(os.fstat(0).st_mode):
+            return
+        while os.read(0, 4096):
+            pass
+    except OSError:
+        return
+    if time.monotonic() - begin > _LIFELINE_S:
+        control.cancel()
+
+
+def _follow_parent(control: Control) -> None:
+    """Stop when the parent is gone (where the system then names another one)."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    control.cancel()
+
+
+if __name__ == "__main__":
+    main()
