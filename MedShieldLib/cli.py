@@ -36,10 +36,10 @@ app = typer.Typer(
     "3 cancelled, 1 fault. Add --debug to any command to see the traceback of a fault. Not for clinical use.",
 )
 
-VolumePath = Annotated[Path, typer.Argument(metavar="VOLUME", help="NIfTI, NRRD or MHA file, or DICOM folder.")]
-TargetName = Annotated[str, typer.Option("--target", "-t", help="brain-tissue, deepbet, or a model's JSON file.")]
+VolumePath = Annotated[Path, typer.Argument(metavar="VOLUME", help="NIfTI, NRRD, MHA file or DICOM folder.")]
+TargetName = Annotated[str, typer.Option("--target", "-t", help="brain-tissue, deepbet, or a JSON file.")]
 Series = Annotated[str | None, typer.Option(help="Which series of a DICOM folder.")]
-Component = Annotated[int | None, typer.Option(min=0, help="Which component of a 4D or vector image, from 0.")]
+Component = Annotated[int | None, typer.Option(min=0, help="Which component of a 4D or vector image.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the code in a TorchScript model without asking.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
@@ -48,11 +48,11 @@ Seed = Annotated[int, typer.Option(help="Of everything random.")]
 def main() -> NoReturn:
     """The entry point: every outcome becomes an exit code, every failure one sentence."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
-    code = ExitCode.FAULT
+    code: int = ExitCode.FAULT
     try:
         app(arguments)
     except SystemExit as leave:
-        code = ExitCode.CANCELLED if leave.code == 130 else leave.code
+        code = ExitCode.CANCELLED if leave.code == 130 else int(leave.code or 0)
     except InputError as error:
         _say(str(error))
         code = ExitCode.INPUT_ERROR
@@ -86,9 +86,9 @@ def check(
     volume: VolumePath,
     target: TargetName,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
-    calibration: Annotated[Path | None, typer.Option(help="Made by 'calibrate'; default: the target's own.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="File of 'calibrate'; default: shipped.")] = None,
     alpha: Annotated[float, typer.Option(help="Share of clean scans that may raise a false alarm.")] = 0.05,
-    seed: Annotated[int | None, typer.Option(help="Repeat the random part of a check; default: fresh.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the random versions; default: fresh.")] = None,
     series: Series = None,
     component: Component = None,
     quick: Annotated[bool, typer.Option("--quick", help="Faster, and easier to fool.")] = False,
@@ -125,7 +125,7 @@ def attack(
 
 @app.command()
 def calibrate(
-    folder: Annotated[Path, typer.Argument(help="Clean volumes of one protocol; sub-folders are DICOM series.")],
+    folder: Annotated[Path, typer.Argument(help="Clean volumes; its sub-folders are DICOM series.")],
     target: TargetName,
     out: Annotated[Path, typer.Option("--out", "-o", help="File for the calibration.")],
     seed: Seed = 0,
@@ -140,8 +140,8 @@ def calibrate(
 
 @app.command()
 def train_target(
-    data: Annotated[Path, typer.Argument(help="Folder with volumes/*_T1.nii.gz and labels/*_DLMUSE.nii.gz.")],
-    work: Annotated[Path, typer.Option("--work", "-w", help="Folder for checkpoints; a rerun picks up there.")],
+    data: Annotated[Path, typer.Argument(help="With volumes/*_T1.nii.gz, labels/*_DLMUSE.nii.gz.")],
+    work: Annotated[Path, typer.Option("--work", "-w", help="For checkpoints; a rerun picks up there.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="File for the weights (.safetensors).")],
     folds: Annotated[int, typer.Option(min=0, help="Leave-subjects-out validation; 0 for none.")] = 3,
     iterations: Annotated[int | None, typer.Option(min=1, help="Default: as the shipped weights.")] = None,
@@ -171,12 +171,14 @@ def targets() -> None:
             terminal.show_target(load_target(name))
         except InputError as error:
             terminal.out.print(f"{name}: {error}", markup=False)
-    terminal.out.print("Any TorchScript model: give --target the JSON file that describes it (see README.md).")
+    terminal.out.print(
+        "Any TorchScript model: --target takes the JSON file that describes it; see README.md."
+    )
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all that the demo writes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("demo"),
 ) -> None:
     """Attack the MNI152 brain, check it before and after, and compare."""
     from MedShieldLib.demo import run
@@ -190,13 +192,15 @@ def parse_eps(text: str) -> float:
     Raises:
         InputError: if it is anything else.
     """
-    numerator, _, denominator = text.partition("/")
+    numerator, slash, denominator = text.partition("/")
     try:
-        eps = float(numerator) / float(denominator or 1)
+        eps = float(numerator) / (float(denominator) if slash else 1)
     except (ValueError, ZeroDivisionError):
         eps = 0.0
     if not 0 < eps <= 1:
-        raise InputError(f"'{text}' is no bound for an attack; give a fraction above 0 and at most 1, such as 8/255.")
+        raise InputError(
+            f"'{text}' is no bound for an attack; give one above 0 and at most 1, such as 8/255."
+        )
     return eps
 
 
@@ -210,9 +214,10 @@ def _agree_to_foreign_code(target: str, trust: bool) -> None:
     """A TorchScript file is a program: ask before it runs."""
     if trust or not target.endswith(".json"):
         return
+    warning = f"The model that {target} names is a program that will run here"
     if not sys.stdin.isatty():
-        raise InputError(f"{target} names a model file whose code would run here; add --trust if you trust its origin.")
-    if not typer.confirm(f"{target} names a model file whose code will run here. Do you trust its origin?", err=True):
+        raise InputError(f"{warning}; add --trust if you trust where it comes from.")
+    if not typer.confirm(f"{warning}. Do you trust where it comes from?", err=True):
         raise Cancelled
 
 

@@ -1,6 +1,6 @@
 """The demonstration: the MNI152 brain, attacked and checked before and after.
 
-Real from end to end: what it prints is what `medshield attack` and `medshield check` answer. Needs the extra `train`.
+What it prints is what `medshield attack` and `medshield check` answer. Needs the extra `train`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which extra of the package brings which optional library, so that a missing one can be named in a sentence."""
+"""Which extra of the package brings which optional library, to name it when the library is missing."""
 
 from __future__ import annotations
 

@@ -144,7 +144,12 @@ class AttackJob:
         if not isinstance(target, DifferentiableTarget):
             raise InputError(f"Target '{self.target}' shows no gradients, which '{self.attack}' needs.")
         result = attack(
-            target, volume, self.eps, seed=self.seed, progress=control.part(0.02, 0.95), cancelled=control.cancelled
+            target,
+            volume,
+            self.eps,
+            seed=self.seed,
+            progress=control.part(0.02, 0.95),
+            cancelled=control.cancelled,
         )
         with control.writing():
             self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +205,9 @@ def find_volumes(folder: Path) -> list[Path]:
     visible = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
     found = [p for p in visible if p.is_dir() or p.name.lower().endswith(IMAGE_SUFFIXES)]
     if not found:
-        raise InputError(f"{folder} holds no volumes ({', '.join(IMAGE_SUFFIXES)}, or a sub-folder for each DICOM series).")
+        raise InputError(
+            f"{folder} holds neither {', '.join(IMAGE_SUFFIXES)} files nor folders of DICOM series."
+        )
     return found
 
 
@@ -208,7 +215,7 @@ def require_new_file(path: Path, force: bool, suffixes: tuple[str, ...] = ()) ->
     """Make sure, before any computation, that `path` can be written.
 
     Raises:
-        InputError: if it exists and `force` is False, has none of `suffixes`, or its folder cannot be written.
+        InputError: if it exists and `force` is False, has another ending, or cannot be written.
     """
     if suffixes and not path.name.lower().endswith(suffixes):
         raise InputError(f"{path} needs one of these endings: {', '.join(suffixes)}.")

@@ -38,7 +38,7 @@ _TITLES = {
 }
 _ADVICE = {
     Verdict.CLEAN: "The defended segmentation is the model's own.",
-    Verdict.OUT_OF_DISTRIBUTION: "The model was not calibrated for such scans: look at the segmentation with care.",
+    Verdict.OUT_OF_DISTRIBUTION: "The model may not be fit for such scans: look with care.",
     Verdict.SUSPECTED_ATTACK: "Do not use the original segmentation; compare it with the defended one.",
 }
 
@@ -69,7 +69,9 @@ def _plain_lines() -> Callable[[float, str], None]:
 
 def show_check(result: CheckResult, folder: Path) -> None:
     """The verdict in plain words, a table per structure, and where the report is."""
-    out.print(Panel(verdict_words(result), title=_TITLES[result.verdict], border_style=_COLORS[result.verdict]))
+    out.print(
+        Panel(verdict_words(result), title=_TITLES[result.verdict], border_style=_COLORS[result.verdict])
+    )
     for note in result.notes:
         out.print(f"Note: {note}", markup=False)
     out.print(_agreement(result))
@@ -80,7 +82,7 @@ def show_check(result: CheckResult, folder: Path) -> None:
 def show_attack(result: AttackResult, path: Path) -> None:
     """How far the attack went and what it did."""
     out.print(
-        f"Attacked {result.target} with {result.attack.name}: largest change {result.linf * 255:.2f}/255 of the "
+        f"{result.attack.name} on {result.target}: largest change {result.linf * 255:.2f}/255 of the "
         f"intensity window (bound {result.eps * 255:.2f}/255), SSIM {result.ssim:.3f}, "
         f"mean Dice against the clean answer {1 - result.dice_drop:.3f}."
     )
@@ -101,8 +103,10 @@ def show_demo(findings: tuple[Finding, ...]) -> None:
         table.add_row(found.title, words, p, f"{found.original_dice:.3f}", f"{found.defended_dice:.3f}")
     out.print(table)
     for found in findings:
-        out.print(f"Report, {found.title.lower()}: {found.folder / 'report.html'}", markup=False, soft_wrap=True)
-    out.print("MNI152 was also used to train this target; figures on heads never seen are in README.md.")
+        out.print(
+            f"Report, {found.title.lower()}: {found.folder / 'report.html'}", markup=False, soft_wrap=True
+        )
+    out.print("MNI152 was also used to train this target; README.md has figures on heads never seen.")
     out.print("Not for clinical use.", style="dim")
 
 
@@ -112,9 +116,11 @@ def show_volume(volume: Volume) -> None:
     table.add_row("Voxels (i, j, k)", " x ".join(map(str, volume.voxels.shape[::-1])))
     table.add_row("Spacing (mm)", " x ".join(f"{length:.4g}" for length in volume.spacing))
     table.add_row("Origin (LPS, mm)", ", ".join(f"{length:.4g}" for length in volume.origin))
-    table.add_row("Direction", "\n".join(" ".join(f"{c:7.4f}" for c in volume.direction[n : n + 3]) for n in (0, 3, 6)))
+    rows = (volume.direction[n : n + 3] for n in (0, 3, 6))
+    table.add_row("Direction", "\n".join(" ".join(f"{cosine:7.4f}" for cosine in row) for row in rows))
     table.add_row("Data type", str(volume.voxels.dtype))
-    table.add_row("Intensities", f"{volume.voxels.min():g} to {volume.voxels.max():g}, mean {volume.voxels.mean():.4g}")
+    low, mean, high = volume.voxels.min(), volume.voxels.mean(), volume.voxels.max()
+    table.add_row("Intensities", f"{low:g} to {high:g}, mean {mean:.4g}")
     try:
         volume.require_checkable()
         table.add_row("Can be checked", "yes")
@@ -126,7 +132,8 @@ def show_volume(volume: Volume) -> None:
 def show_target(target: Target) -> None:
     """One line: name, structures, voxel size, weights."""
     names = ", ".join(structure.name for structure in target.structures)
-    out.print(f"{target.name}: {names}; voxels of {target.finest_mm:g} mm; weights {target.sha256[:12]}", markup=False)
+    text = f"{target.name}: {names}; voxels of {target.finest_mm:g} mm; weights {target.sha256[:12]}"
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def show_calibration(calibration: Calibration, path: Path) -> None:
@@ -153,5 +160,7 @@ def _agreement(result: CheckResult) -> Table:
         table.add_column(heading, justify="right")
     for row in result.structures:
         distance = "-" if math.isnan(row.hd95_mm) else f"{row.hd95_mm:.1f}"
-        table.add_row(row.name, f"{row.dice:.3f}", distance, f"{row.original_ml:.1f}", f"{row.defended_ml:.1f}")
+        table.add_row(
+            row.name, f"{row.dice:.3f}", distance, f"{row.original_ml:.1f}", f"{row.defended_ml:.1f}"
+        )
     return table

@@ -5,11 +5,12 @@ For programs that start a check and watch it, such as the Slicer module; people 
 Every line of standard output is one JSON object, told apart by "event":
     {"event": "progress", "fraction": 0.4, "step": "..."}
     {"event": "log", "message": "..."}
-    {"event": "result", "folder": "...", "verdict": "clean" | "out_of_distribution" | "suspected_attack"}   (check)
-    {"event": "result", "file": "..."}                                                            (calibrate)
+    {"event": "result", "folder": "...", "verdict": "..."}      after check; the values of `result.Verdict`
+    {"event": "result", "file": "..."}                          after calibrate
     {"event": "error", "message": "one sentence"}
-Anything that libraries print goes to standard error. Exit codes are in `control.ExitCode`. The worker stops, with nothing
-half-written, on SIGINT, SIGTERM, when its parent ends, or when the parent closes the pipe that is its standard input.
+Anything that libraries print goes to standard error. Exit codes: `control.ExitCode`. The worker stops, with
+nothing half-written, on SIGINT, on SIGTERM, when its parent ends, or when the parent closes the pipe that is
+its standard input.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _own_stdout() -> TextIO:
-    """Standard output for events alone: what anything else prints there goes to standard error from now on."""
+    """Standard output for events alone: what others print there goes to standard error from now on."""
     stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="\n")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return stream
