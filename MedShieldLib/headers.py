@@ -1,0 +1,199 @@
+"""What the raw header of a NIfTI, NRRD or MHA file claims, and how many voxels the file holds.
+
+ITK repairs senseless NIfTI headers and fills truncated files with zeros without a word, hence this look of
+our own, which comes before ITK allocates anything. Nothing here reads voxels; `reading.py` does.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from MedShieldLib.errors import InputError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_TEXT_HEADER_LIMIT = 4 << 20
+_CHUNK = 1 << 16
+_ZLIB_OR_GZIP = 47
+# Bytes of a voxel for each NIfTI type that ITK reads.
+_NIFTI_BYTES = {
+    2: 1,
+    4: 2,
+    8: 4,
+    16: 4,
+    32: 8,
+    64: 8,
+    128: 3,
+    256: 1,
+    512: 2,
+    768: 4,
+    1024: 8,
+    1280: 8,
+    2304: 4,
+}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where a file keeps its voxels.
+
+    Attributes:
+        offset: first byte of the stored stream in the file.
+        compressed: the stream is zlib or gzip.
+        skip: bytes of the (inflated) stream before the first voxel.
+        claimed: bytes of voxels by the header, where ITK cannot tell because it rescales to another type.
+    """
+
+    offset: int
+    compressed: bool
+    skip: int = 0
+    claimed: int | None = None
+
+    def held_bytes(self, path: Path, enough: int) -> int:
+        """How many bytes of voxels the file holds; a compressed one is inflated in small pieces, never kept.
+
+        Inflating stops beyond `enough` bytes, so that a file which expands without end does no harm.
+
+        Raises:
+            InputError: if the compressed stream is cut short or fails its checksum.
+        """
+        if not self.compressed:
+            return path.stat().st_size - self.offset - self.skip
+        with path.open("rb") as stream, _damage_named(path):
+            stream.seek(self.offset)
+            return _inflated_size(stream, enough + self.skip) - self.skip
+
+
+def storage_of(path: Path) -> Storage:
+    """Where the NIfTI, NRRD or MHA file `path` keeps its voxels.
+
+    Raises:
+        InputError: if the header is not of the format that the name promises, or makes no sense.
+        OSError: if the file cannot be opened.
+    """
+    with _damage_named(path):
+        return next(parse for ending, parse in _PARSERS.items() if path.name.lower().endswith(ending))(path)
+
+
+def require_spacing(name: object, spacing: Sequence[float]) -> None:
+    """Raise InputError unless every spacing (mm) is a positive number."""
+    if not all(math.isfinite(mm) and mm > 0 for mm in spacing):
+        found = " x ".join(f"{mm:g}" for mm in spacing)
+        raise InputError(f"{name} has a voxel spacing of {found} mm; correct it to numbers above 0.")
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turns what the decompressors raise into one sentence about the file."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError(cut_short(path)) from None
+
+
+def cut_short(path: Path) -> str:
+    return f"{path} is cut short or damaged; copy or download it again."
+
+
+def no_header(path: Path, kind: str) -> str:
+    return f"{path} does not begin like {kind} image; it is something else, or cut short."
+
+
+def _inflated_size(stream: BinaryIO, enough: int) -> int:
+    """Bytes in a zlib stream or in a row of gzip members, checksums checked, up to some beyond `enough`."""
+    total, inflater = 0, zlib.decompressobj(_ZLIB_OR_GZIP)
+    while chunk := stream.read(_CHUNK):
+        while chunk:
+            if inflater.eof:
+                if not _GZIP_MAGIC.startswith(chunk[:2]):
+                    return total  # padding after the last member
+                inflater = zlib.decompressobj(_ZLIB_OR_GZIP)
+            total += len(inflater.decompress(chunk))
+            chunk = inflater.unused_data
+        if total > enough:
+            return total
+    if not inflater.eof:
+        raise EOFError
+    return total
+
+
+def _nifti(path: Path) -> Storage:
+    with path.open("rb") as stream:
+        compressed = stream.read(2) == _GZIP_MAGIC
+    with gzip.open(path) if compressed else path.open("rb") as stream:
+        header = stream.read(348)
+    if header[:4] in (struct.pack("<i", 540), struct.pack(">i", 540)):
+        raise InputError(f"{path} is a NIfTI-2 file, which cannot be read; save it as NIfTI-1 or NRRD.")
+    if header[344:348] != b"n+1\0":
+        raise InputError(no_header(path, "a NIfTI"))
+    if compressed != path.name.lower().endswith(".gz"):
+        found, right = ("compressed", ".nii.gz") if compressed else ("not compressed", ".nii")
+        raise InputError(f"{path} is {found}, unlike what its name says; rename it to {right}.")
+    return _nifti_storage(path, header, compressed)
+
+
+def _nifti_storage(path: Path, header: bytes, compressed: bool) -> Storage:
+    """Checks the fields that ITK would silently replace. Offsets are those of the NIfTI-1 standard."""
+    order = "<" if header[:4] == struct.pack("<i", 348) else ">"
+    axes, *sizes = struct.unpack_from(f"{order}8h", header, 40)
+    if not 1 <= axes <= 7:
+        raise InputError(f"{path} is damaged: its header claims {axes} axes.")
+    if min(sizes[:axes]) < 1:
+        raise InputError(f"{path} is empty: its header claims {' x '.join(map(str, sizes[:axes]))} voxels.")
+    require_spacing(path, struct.unpack_from(f"{order}3f", header, 80)[:axes])
+    (kind,) = struct.unpack_from(f"{order}h", header, 70)
+    if kind not in _NIFTI_BYTES:
+        raise InputError(
+            f"{path} has voxels of NIfTI type {kind}, which cannot be read; save them as float32."
+        )
+    (start,) = struct.unpack_from(f"{order}f", header, 108)
+    skip = max(int(start), len(header)) if math.isfinite(start) else len(header)
+    return Storage(0, compressed, skip, claimed=math.prod(sizes[:axes]) * _NIFTI_BYTES[kind])
+
+
+def _nrrd(path: Path) -> Storage:
+    fields, end = _text_header(path, ":", lambda line: not line.strip())
+    if not next(iter(fields), "").startswith("nrrd000") or end == 0:
+        raise InputError(no_header(path, "an NRRD"))
+    if {"data file", "datafile"} & fields.keys():
+        raise InputError(f"{path} keeps its voxels in another file; save it as a single .nrrd file.")
+    encoding = fields.get("encoding", "")
+    if encoding not in ("raw", "gzip", "gz"):
+        raise InputError(f"{path} has the NRRD encoding {encoding!r}; save it as raw or gzip.")
+    return Storage(end, encoding != "raw")
+
+
+def _meta(path: Path) -> Storage:
+    fields, end = _text_header(path, "=", lambda line: line.startswith(b"ElementDataFile"))
+    if "dimsize" not in fields or end == 0:
+        raise InputError(no_header(path, "an MHA"))
+    if fields["elementdatafile"].upper() != "LOCAL":
+        raise InputError(f"{path} keeps its voxels in another file; save it as a single .mha file.")
+    if fields.get("binarydata", "true").lower() != "true":
+        raise InputError(f"{path} keeps its voxels as text; save it as binary.")
+    return Storage(end, fields.get("compresseddata", "false").lower() == "true")
+
+
+def _text_header(path: Path, separator: str, last: Callable[[bytes], bool]) -> tuple[dict[str, str], int]:
+    """Fields (keys in lower case) and length of a header of lines, up to the line for which `last` is true.
+
+    The length is 0 if there is no such line.
+    """
+    fields: dict[str, str] = {}
+    with path.open("rb") as stream:
+        while (line := stream.readline(_TEXT_HEADER_LIMIT)) and stream.tell() < _TEXT_HEADER_LIMIT:
+            key, _, value = line.decode("utf-8", "replace").partition(separator)
+            fields[key.strip().lower()] = value.lstrip("=").strip()
+            if last(line):
+                return fields, stream.tell()
+    return fields, 0
+
+
+_PARSERS = {".nii": _nifti, ".nii.gz": _nifti, ".nrrd": _nrrd, ".mha": _meta}

@@ -1,0 +1,110 @@
+"""Files into SimpleITK images with three axes and one component: NIfTI, NRRD, MHA, and the way to DICOM.
+
+Whatever is wrong with a file is said in one plain sentence before anything is allocated for it. What the
+voxels must be like for a check is in `volume.py`, how a DICOM series is put together in `dicom_series.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from MedShieldLib import dicom_series, itk
+from MedShieldLib.errors import InputError
+from MedShieldLib.headers import Storage, cut_short, require_spacing, storage_of
+
+# The parser for each extension; others that SimpleITK has are left alone, since files come from anywhere.
+_IMAGE_IO = {".nii": "NiftiImageIO", ".nii.gz": "NiftiImageIO", ".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
+
+# The most axes that SimpleITK reads.
+_ITK_AXES = 5
+
+EXTENSIONS = tuple(_IMAGE_IO)
+
+
+def extension_of(path: Path) -> str | None:
+    """The extension of an image file, in lower case (".nii.gz" is one); None if not one of `EXTENSIONS`."""
+    return next((known for known in EXTENSIONS if path.name.lower().endswith(known)), None)
+
+
+def read_image(path: Path, series: str | None, component: int | None) -> sitk.Image:
+    """The scalar 3D image at `path`: a NIfTI, NRRD or MHA file, a DICOM folder, or one of its files.
+
+    Raises:
+        InputError: if it cannot be read, or if it is not clear which series or component is meant.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist.")
+    try:
+        if path.is_dir():
+            return dicom_series.read_folder(path, series, component)
+        if extension_of(path) is None:
+            return dicom_series.read_around(path, series, component)
+        if series is not None:
+            raise InputError(f"{path} has no series to choose, as it is not DICOM; leave --series out.")
+        return _read_file(path, component)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _read_file(path: Path, component: int | None) -> sitk.Image:
+    storage = storage_of(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(_IMAGE_IO[str(extension_of(path))])
+    with itk.quiet():
+        try:
+            reader.ReadImageInformation()
+            _require_volume(path, reader)
+            channels = reader.GetNumberOfComponents()
+            frames = reader.GetSize()[3:]
+            chosen = itk.require_component(path, component, math.prod(frames) * channels)
+            _require_whole(path, reader, storage)
+            _limit_to_frame(reader, chosen // channels)
+            return itk.scalar_image(path, reader.Execute(), chosen % channels)
+        except RuntimeError as error:
+            raise InputError(_plainly(path, error)) from None
+
+
+def _require_volume(path: Path, reader: sitk.ImageFileReader) -> None:
+    """Refuse by the header alone what cannot be a volume; ITK would flip a negative spacing later."""
+    size = reader.GetSize()
+    if 0 in size:
+        raise InputError(f"{path} is empty: its header claims {itk.shape_text(size)} voxels.")
+    if sum(axis > 1 for axis in size[:3]) < 3:
+        raise InputError(f"{path} is a 2D image of {itk.shape_text(size)} pixels; a volume has three axes.")
+    if len(size) > _ITK_AXES:
+        raise InputError(f"{path} has {len(size)} axes; save the volume that you mean with three.")
+    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()):
+        raise InputError(f"{path} has complex voxels; save their magnitude.")
+    require_spacing(path, reader.GetSpacing()[:3])
+    itk.require_memory(path, size[:3], reader.GetNumberOfComponents())
+
+
+def _require_whole(path: Path, reader: sitk.ImageFileReader, storage: Storage) -> None:
+    """Refuse a file that holds fewer voxels than its header claims, before anything is allocated for them."""
+    item = sitk.Image([1, 1, 1], reader.GetPixelIDValue()).GetSizeOfPixelComponent()
+    claimed = storage.claimed or math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * item
+    held = storage.held_bytes(path, enough=claimed)
+    if held < claimed:
+        raise InputError(
+            f"{path} is cut short or damaged: its header claims {claimed:,} bytes of voxels and it holds "
+            f"{max(held, 0):,}; copy or download it again."
+        )
+
+
+def _limit_to_frame(reader: sitk.ImageFileReader, frame: int) -> None:
+    """Read only one frame of an image with more than three axes; the fourth axis counts fastest."""
+    size = reader.GetSize()
+    if len(size) > 3:
+        reader.SetExtractSize([*size[:3], *(0 for _ in size[3:])])
+        reader.SetExtractIndex([0, 0, 0, *(int(i) for i in np.unravel_index(frame, size[3:], order="F"))])
+
+
+def _plainly(path: Path, error: RuntimeError) -> str:
+    if "orthonormal" in str(error):
+        return f"{path} has axes that are not at right angles; resample it, for instance in 3D Slicer."
+    return cut_short(path)
