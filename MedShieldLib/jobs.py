@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from MedShieldLib.calibration import Calibration
     from MedShieldLib.result import CheckResult
 
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+# The family of versions is chosen on so many volumes; more hardly change it and each costs 15 inferences.
+_ENOUGH_TO_CHOOSE = 3
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,18 @@ class CheckJob:
 
     def run(self, control: Control) -> CheckResult:
         """Raises InputError or Cancelled; writes all results or nothing."""
-        from MedShieldLib.calibration import Calibration
-        from MedShieldLib.export.folder import require_free
+        from MedShieldLib.export.folder import require_output_folder
         from MedShieldLib.shield import Shield
         from MedShieldLib.targets import load_target
 
-        require_free(self.out, self.force)
+        require_output_folder(self.out, self.force)
         control.progress(0.0, "Reading the volume")
         volume = Volume.read(self.volume, series=self.series, component=self.component)
         volume.require_checkable()
         control.progress(0.02, "Loading the target")
-        target = load_target(self.target)
-        calibration = Calibration.load(self.calibration) if self.calibration else None
-        shield = Shield.for_target(target, calibration, alpha=self.alpha, seed=self.seed)
+        shield = Shield.for_target(
+            load_target(self.target), self.calibration, alpha=self.alpha, seed=self.seed, quick=self.quick
+        )
         result = shield.check_and_segment(volume, control.part(0.05, 0.9), control.cancelled)
         control.progress(0.9, "Writing the results")
         with control.writing():
@@ -76,7 +76,7 @@ class CheckJob:
 
 @dataclass(frozen=True)
 class CalibrateJob:
-    """Calibrate a target on a folder of clean volumes."""
+    """Calibrate a target on a folder of clean volumes, one of each subject."""
 
     folder: Path
     target: str
@@ -87,26 +87,44 @@ class CalibrateJob:
     def run(self, control: Control) -> Calibration:
         """Raises InputError or Cancelled; writes the whole file or nothing."""
         from MedShieldLib.calibration import calibrate
+        from MedShieldLib.reformer import choose
         from MedShieldLib.targets import load_target
 
         require_new_file(self.out, self.force)
-        paths = find_volumes(self.folder)
-        volumes = []
-        for n, path in enumerate(paths):
-            control.progress(0.1 * n / len(paths), f"Reading {path.name}")
-            if control.cancelled():
-                raise Cancelled
-            volumes.append(Volume.read(path))
-            volumes[-1].require_checkable()
+        volumes = self._read(control.stage(0.0, 0.05))
         target = load_target(self.target)
+        versions = choose(
+            target,
+            [volume for _, volume in volumes[:_ENOUGH_TO_CHOOSE]],
+            seed=self.seed,
+            progress=control.part(0.05, 0.2),
+            cancelled=control.cancelled,
+        )
         calibration = calibrate(
-            target, volumes, seed=self.seed, progress=control.part(0.1, 0.99), cancelled=control.cancelled
+            target,
+            volumes,
+            versions,
+            seed=self.seed,
+            progress=control.part(0.2, 0.99),
+            cancelled=control.cancelled,
         )
         with control.writing():
             self.out.parent.mkdir(parents=True, exist_ok=True)
             calibration.save(self.out)
         control.progress(1.0, "Done")
         return calibration
+
+    def _read(self, control: Control) -> list[tuple[str, Volume]]:
+        """(Name, volume) of every volume in the folder."""
+        paths, volumes = find_volumes(self.folder), []
+        for n, path in enumerate(paths):
+            control.progress(n / len(paths), f"Reading {path.name}")
+            if control.cancelled():
+                raise Cancelled
+            volume = Volume.read(path)
+            volume.require_checkable()
+            volumes.append((path.name, volume))
+        return volumes
 
 
 @dataclass(frozen=True)
@@ -133,9 +151,10 @@ class AttackJob:
     def run(self, control: Control) -> AttackResult:
         """Raises InputError or Cancelled; writes the whole file or nothing."""
         from MedShieldLib.attacks import load_attack
+        from MedShieldLib.reading import EXTENSIONS
         from MedShieldLib.targets import DifferentiableTarget, load_target
 
-        require_new_file(self.out, self.force, IMAGE_SUFFIXES)
+        require_new_file(self.out, self.force, EXTENSIONS)
         attack = load_attack(self.attack, **({} if self.steps is None else {"steps": self.steps}))
         control.progress(0.0, "Reading the volume")
         volume = Volume.read(self.volume, series=self.series, component=self.component)
@@ -200,14 +219,14 @@ def find_volumes(folder: Path) -> list[Path]:
     Raises:
         InputError: if the folder is missing or holds none.
     """
+    from MedShieldLib.reading import EXTENSIONS, extension_of
+
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give one that holds the clean volumes.")
     visible = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
-    found = [p for p in visible if p.is_dir() or p.name.lower().endswith(IMAGE_SUFFIXES)]
+    found = [p for p in visible if p.is_dir() or extension_of(p)]
     if not found:
-        raise InputError(
-            f"{folder} holds neither {', '.join(IMAGE_SUFFIXES)} files nor folders of DICOM series."
-        )
+        raise InputError(f"{folder} holds neither {', '.join(EXTENSIONS)} files nor folders of DICOM series.")
     return found
 
 

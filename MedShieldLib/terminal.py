@@ -138,6 +138,10 @@ def show_target(target: Target) -> None:
 
 def show_calibration(calibration: Calibration, path: Path) -> None:
     """What was learned and where it is."""
+    kinds = ", ".join(version.kind.replace("_", " ") for version in calibration.versions)
+    out.print(f"{calibration.n_subjects} volumes, {len(calibration.subjects)} scores; versions: {kinds}.")
+    if note := calibration.support(0.05):
+        out.print(f"Note: {note}", markup=False)
     out.print(f"Calibration: {path}", markup=False, soft_wrap=True)
 
 

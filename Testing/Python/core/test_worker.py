@@ -1,0 +1,171 @@
+"""The machine protocol, spoken by the real worker process about a real volume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from MedShieldLib.volume import Volume
+
+WORKER = (sys.executable, "-m", "MedShieldLib.worker")
+# Python of a worker whose jobs do what a test wants; the arguments follow.
+PATCHED = (sys.executable, "-c")
+
+
+@pytest.fixture(scope="module")
+def head(mni_2mm: Volume, tmp_path_factory) -> Path:
+    """The whole head: long enough to be interrupted."""
+    path = tmp_path_factory.mktemp("head") / "head.nii.gz"
+    mni_2mm.write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def piece(mni_2mm: Volume, tmp_path_factory) -> Path:
+    """The middle of the head: quick, and with tissue in it."""
+    folder = tmp_path_factory.mktemp("pieces")
+    mni_2mm.with_voxels(mni_2mm.voxels[24:64, 38:78, 30:70].copy()).write(folder / "piece.nii.gz")
+    return folder / "piece.nii.gz"
+
+
+def speak(*arguments: object, command=WORKER, **options) -> tuple[int, list[dict], str]:
+    """Run a worker to its end: exit code, events, standard error."""
+    options = {"stdin": subprocess.DEVNULL, **options}
+    run = subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, timeout=300, **options
+    )
+    return run.returncode, [json.loads(line) for line in run.stdout.splitlines()], run.stderr
+
+
+def start(*arguments: object, **options) -> subprocess.Popen:
+    return subprocess.Popen([*WORKER, *map(str, arguments)], stdout=subprocess.PIPE, text=True, **options)
+
+
+def wait_for_segmenting(worker: subprocess.Popen) -> None:
+    for line in worker.stdout:
+        if "Segmenting" in line:
+            return
+    pytest.fail(f"the worker ended with {worker.wait()} before it segmented")
+
+
+def test_check_tells_progress_and_result_and_exits_with_the_verdict(piece, tmp_path):
+    out = tmp_path / "ergebnisse für Łukasz"
+    code, events, _ = speak("check", piece, "--target", "brain-tissue", "--out", out, "--seed", 1)
+    fractions = [event["fraction"] for event in events if event["event"] == "progress"]
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
+    assert len(fractions) > 5
+    assert events[-1] == {"event": "result", "folder": str(out), "verdict": events[-1]["verdict"]}
+    written = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert written["verdict"] == events[-1]["verdict"]
+    assert code == {"clean": 0, "out_of_distribution": 10, "suspected_attack": 20}[written["verdict"]]
+    notes = [event["message"] for event in events if event["event"] == "log"]
+    assert set(written["notes"]) <= set(notes)
+
+
+def test_calibration_made_by_the_worker_serves_a_check(piece, tmp_path):
+    made = tmp_path / "made.json"
+    code, events, _ = speak("calibrate", piece.parent, "--target", "brain-tissue", "--out", made)
+    assert (code, events[-1]) == (0, {"event": "result", "file": str(made)})
+    arguments = ("check", piece, "--target", "brain-tissue", "--calibration", made, "--out", tmp_path / "out")
+    code, events, _ = speak(*arguments, "--alpha", 0.2)
+    assert (code, events[-1]["verdict"]) == (0, "clean")  # the volume that it was calibrated on
+
+
+def complaint(code: int, events: list[dict]) -> str:
+    """The one sentence of an input error."""
+    assert code == 2
+    (message,) = [event["message"] for event in events if event["event"] == "error"]
+    assert events[-1]["event"] == "error" and "\n" not in message and message.endswith(".")
+    return message
+
+
+def test_missing_volume_is_an_input_error(tmp_path):
+    gone = tmp_path / "nothing here.nii.gz"
+    said = complaint(*speak("check", gone, "--target", "brain-tissue", "--out", tmp_path / "out")[:2])
+    assert str(gone) in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_target_is_an_input_error(piece, tmp_path):
+    assert "'liver'" in complaint(*speak("check", piece, "--target", "liver", "--out", tmp_path / "o")[:2])
+
+
+def test_wrong_arguments_are_an_input_error(piece):
+    assert "--out" in complaint(*speak("check", piece, "--target", "brain-tissue")[:2])
+
+
+def test_present_results_are_kept_before_anything_is_computed(piece, tmp_path):
+    (tmp_path / "result.json").write_text("precious")
+    code, events, _ = speak("check", piece, "--target", "brain-tissue", "--out", tmp_path)
+    assert "--force" in complaint(code, events)
+    assert [event["event"] for event in events] == ["error"]
+    assert (tmp_path / "result.json").read_text() == "precious"
+
+
+def test_fault_is_one_event_and_a_traceback_on_stderr():
+    code = "from MedShieldLib import jobs, worker; jobs.CheckJob.run = lambda *_: 1 / 0; worker.main()"
+    arguments = ("check", "x", "--target", "y", "--out", "z")
+    status, events, errors = speak(*arguments, command=(*PATCHED, code))
+    assert (status, [event["event"] for event in events]) == (1, ["error"])
+    assert "ZeroDivisionError" in events[0]["message"] and "Traceback" in errors
+
+
+def test_what_libraries_print_stays_out_of_the_events():
+    noisy = (
+        "print('noise'); import os; os.system('echo more noise'); import warnings; warnings.warn('careful')"
+    )
+    code = (
+        "from MedShieldLib import jobs, worker\n"
+        f"def run(job, control):\n    {noisy}\n    raise worker.InputError('Said.')\n"
+        "jobs.CheckJob.run = run\nworker.main()"
+    )
+    _, events, errors = speak("check", "x", "--target", "y", "--out", "z", command=(*PATCHED, code))
+    assert events == [{"event": "log", "message": "careful"}, {"event": "error", "message": "Said."}]
+    assert "more noise" in errors
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "closed standard input"])
+def test_cancel_leaves_nothing_behind(how, head, tmp_path):
+    arguments = ("check", head, "--target", "brain-tissue", "--out", tmp_path / "out")
+    with start(*arguments, stdin=subprocess.PIPE) as worker:
+        wait_for_segmenting(worker)
+        began = time.monotonic()
+        if how.startswith("SIG"):
+            worker.send_signal(getattr(signal, how))
+        else:
+            worker.stdin.close()
+        assert worker.wait(30) == 3
+        assert time.monotonic() - began < 5
+        assert json.loads(worker.stdout.read().splitlines()[-1])["event"] == "error"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_worker_ends_with_its_parent(head, tmp_path):
+    arguments = [*WORKER, "check", str(head), "--target", "brain-tissue", "--out", str(tmp_path / "out")]
+    code = "import subprocess, sys; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); p.wait()"
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code, *arguments], **pipes) as parent:
+        worker = psutil.Process(int(parent.stdout.readline()))
+        wait_for_segmenting(parent)
+        os.kill(parent.pid, signal.SIGKILL)
+    gone_by = time.monotonic() + 10
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < gone_by, "the worker outlived its parent"
+        time.sleep(0.1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_standard_input_that_is_closed_from_the_start_is_no_cancel(piece, tmp_path):
+    options = {"stdin": None, "input": ""}
+    code, events, _ = speak(
+        "check", piece, "--target", "brain-tissue", "--out", tmp_path / "out", "--quick", **options
+    )
+    assert events[-1]["event"] == "result" and code in (0, 10, 20)
