@@ -38,6 +38,21 @@ class Device(Enum):
     AUTOMATIC = "automatic"
     CPU = "cpu"
 
+    def label(self) -> str:
+        """Name for the user."""
+        return _("Automatic") if self is Device.AUTOMATIC else _("CPU")
+
+
+class Effort(Enum):
+    """How many reformed versions of the volume are compared."""
+
+    FULL = "full"
+    QUICK = "quick"
+
+    def label(self) -> str:
+        """Name for the user."""
+        return _("All") if self is Effort.FULL else _("Few (quick, easier to fool)")
+
 
 class Ending(Enum):
     """How a job ended."""
@@ -52,14 +67,14 @@ class Settings:
     """What the panel's controls say.
 
     `target` is a built-in name or a JSON file, `calibration` a file or empty for the one that ships, `seed` 0
-    for fresh random versions in every check, `quick` for fewer versions.
+    for fresh random versions in every check.
     """
 
     target: str
     calibration: str = ""
     alpha: float = 0.05
     seed: int = 0
-    quick: bool = False
+    effort: Effort = Effort.FULL
     device: Device = Device.AUTOMATIC
     keep_files: bool = False
 
@@ -68,7 +83,7 @@ class Settings:
         given = ["--target", self.target, "--alpha", str(self.alpha)]
         given += ["--calibration", self.calibration] if self.calibration else []
         given += ["--seed", str(self.seed)] if self.seed else []
-        return given + (["--quick"] if self.quick else [])
+        return given + (["--quick"] if self.effort is Effort.QUICK else [])
 
 
 @dataclass(frozen=True)
@@ -102,6 +117,11 @@ class Job:
     def is_over(self) -> bool:
         """Whether the job has ended and said so."""
         return self._over
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to stop and has not yet."""
+        return self._worker.state is State.CANCELLING and not self._over
 
     @property
     def pid(self) -> int:

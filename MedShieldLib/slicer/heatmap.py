@@ -8,9 +8,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
+import numpy as np
 import slicer
 
+from MedShieldLib.slicer.nodes import volume_from_node
 from MedShieldLib.slicer.text import _
+from MedShieldLib.volume import Volume
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode
@@ -30,9 +33,8 @@ class Band(Enum):
     MIDDLE = (0.25, 0.5)
     HIGH = (0.5, 1.0)
 
-    @property
-    def title(self) -> str:
-        """Name for the user."""
+    def label(self) -> str:
+        """Name for the user, also in the panel's list."""
         return {
             Band.VERDICT: _("Suspicion (as judged)"),
             Band.LOW: _("Removed below 1/4 Nyquist"),
@@ -44,6 +46,19 @@ class Band(Enum):
     def role(self) -> str:
         """Under which name the band's volume belongs to a result."""
         return "heatmap" if self is Band.VERDICT else f"heatmap-{self.name.lower()}"
+
+
+def removed(source: vtkMRMLScalarVolumeNode, reformed: vtkMRMLScalarVolumeNode, band: Band) -> Volume:
+    """Local energy of what the reformer took out of a band, in [0, 1] (1 at the 99.9 % quantile)."""
+    from MedShieldLib.converter import Spectrum, local_band_energy
+
+    before, after = volume_from_node(source), volume_from_node(reformed)
+    change = before.with_voxels(before.voxels.astype(np.float32) - after.voxels.astype(np.float32))
+    nyquist = 0.5 / min(before.spacing)
+    low, high = (share * nyquist for share in band.value)
+    energy = local_band_energy(Spectrum.of(change), low, high, reach_mm=2 * min(before.spacing))
+    top = float(np.quantile(energy, 0.999)) or 1.0
+    return before.with_voxels(np.clip(energy / top, 0, 1).astype(np.float32))
 
 
 def style(heatmap: vtkMRMLScalarVolumeNode, threshold: float) -> None:
@@ -58,13 +73,11 @@ def style(heatmap: vtkMRMLScalarVolumeNode, threshold: float) -> None:
     display.ApplyThresholdOn()
 
 
-def show_legend(
-    heatmap: vtkMRMLScalarVolumeNode, title: str, visible: bool, views: list[vtkMRMLNode]
-) -> None:
-    """The colour legend of a heatmap, in these views only."""
+def show_legend(heatmap: vtkMRMLScalarVolumeNode, title: str, views: list[vtkMRMLNode]) -> None:
+    """The colour legend of a heatmap, in these views only; none at all without views."""
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(heatmap)
     if legend is None:
-        if not visible:
+        if not views:
             return
         legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(heatmap)
     legend.SetTitleText(title)
@@ -74,4 +87,4 @@ def show_legend(
     legend.RemoveAllViewNodeIDs()
     for view in views:
         legend.AddViewNodeID(view.GetID())
-    legend.SetVisibility(visible)
+    legend.SetVisibility(bool(views))

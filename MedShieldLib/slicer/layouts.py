@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import slicer
 
+from MedShieldLib.slicer.heatmap import show_legend
+
 if TYPE_CHECKING:
     from slicer import (
         vtkMRMLApplicationLogic,
@@ -72,6 +74,11 @@ class ComparisonLayout:
         self._before: int | None = None
 
     @property
+    def is_possible(self) -> bool:
+        """Whether there are views to arrange (Slicer may run without a window)."""
+        return self._layout_node() is not None
+
+    @property
     def is_shown(self) -> bool:
         """Whether the views are arranged for comparison now."""
         node = self._layout_node()
@@ -98,11 +105,20 @@ class ComparisonLayout:
             defended.GetDisplayNode().RemoveAllViewNodeIDs()
         self._before = None
 
-    def set_foreground(self, volume: vtkMRMLVolumeNode | None, opacity: float) -> None:
-        """Lay a volume, the heatmap, over the scan in all slice views of the layout."""
+    def set_foreground(self, volume: vtkMRMLVolumeNode | None, opacity: float, title: str) -> None:
+        """Lay a volume, the heatmap, over the scan in all slice views of the layout, with its legend."""
         for composite in self._composites():
+            before = self._scene.GetNodeByID(composite.GetForegroundVolumeID() or "")
+            if before is not None and before is not volume:
+                show_legend(before, title, [])
             composite.SetForegroundVolumeID(volume.GetID() if volume else None)
             composite.SetForegroundOpacity(opacity if volume else 0.0)
+        if volume:
+            show_legend(volume, title, self.slice_nodes(Side.DEFENDED)[:1])
+
+    def restrict(self, segmentation: vtkMRMLSegmentationNode) -> None:
+        """Show a segmentation on both sides and nowhere else."""
+        restrict_to(segmentation, [view for side in Side for view in self.slice_nodes(side)])
 
     def jump_to(self, ras: tuple[float, float, float]) -> None:
         """Centre all slice views of the layout on a point in RAS millimetres."""
@@ -118,8 +134,9 @@ class ComparisonLayout:
 
     def _fill(self, shown: Shown) -> None:
         for side in Side:
-            views = self.slice_nodes(side)
-            restrict_to(shown.segmentation(side), views)
+            restrict_to(shown.segmentation(side), self.slice_nodes(side))
+        if shown.volume and shown.volume.GetDisplayNode() is None:
+            shown.volume.CreateDefaultDisplayNodes()
         for composite in self._composites():
             composite.SetBackgroundVolumeID(shown.volume.GetID() if shown.volume else None)
             composite.SetLinkedControl(True)
@@ -127,9 +144,10 @@ class ComparisonLayout:
         plot_view = self._view("vtkMRMLPlotViewNode", SPECTRUM_VIEW)
         if plot_view is not None:
             plot_view.SetPlotChartNodeID(shown.chart.GetID() if shown.chart else None)
-        self._fit()
+        self.fit()
 
-    def _fit(self) -> None:
+    def fit(self) -> None:
+        """Fit the slice views to the scan; again when their widgets have their final size."""
         for side in Side:
             for view in self.slice_nodes(side):
                 logic = self._application.GetSliceLogicByLayoutName(view.GetLayoutName())

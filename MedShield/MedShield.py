@@ -1,0 +1,400 @@
+"""MedShield in 3D Slicer: the module, its parameter node, its panel, its logic, its test.
+
+Thin: what needs only MRML is in MedShieldLib/slicer, what needs neither is in MedShieldLib. Annotations are
+not postponed in this file, because the parameter node wrapper reads them.
+"""
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import qt
+import slicer
+import vtk
+from slicer import vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+try:
+    import MedShieldLib  # noqa: F401
+except ImportError:  # run from the source tree
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from MedShieldLib.errors import InputError
+from MedShieldLib.panel.export import ExportSection, dicom_database
+from MedShieldLib.panel.packages import PackageSection
+from MedShieldLib.panel.tables import fill_table
+from MedShieldLib.panel.target import TargetSection
+from MedShieldLib.slicer import presenter
+from MedShieldLib.slicer.check import Device, Effort, Ending, Settings, Watch
+from MedShieldLib.slicer.heatmap import Band
+from MedShieldLib.slicer.samples import read_samples
+from MedShieldLib.slicer.session import Session
+
+POLL_MS = 100
+
+
+class MedShield(ScriptedLoadableModule):
+    """What Slicer knows of the module before it is opened."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = "MedShield"
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["MedShield contributors"]
+        self.parent.helpText = _(
+            "Segments a volume with a model of your choice, and tells whether the volume was tampered with, "
+            "where, and what the segmentation would be without it. Research software, not for clinical use."
+        )
+        self.parent.acknowledgementText = _(
+            "After the concept of Park et al., Robustification of Segmentation Models Against Adversarial "
+            "Perturbations In Medical Imaging (PRIME at MICCAI 2020)."
+        )
+        slicer.app.connect("startupCompleted()", self.registerSampleData)
+
+    def registerSampleData(self):
+        """A clean and an attacked volume for the Sample Data module; the files ship with MedShield."""
+        import SampleData
+
+        folder = Path(self.resourcePath("SampleData"))
+        for sample in read_samples(folder):
+            SampleData.SampleDataLogic.registerCustomSampleDataSource(
+                category="MedShield",
+                sampleName=sample.name,
+                uris=(folder / sample.file).as_uri(),
+                fileNames=sample.file,
+                nodeNames=sample.name,
+                thumbnailFileName=str(folder / sample.thumbnail),
+                checksums=f"SHA256:{sample.sha256}",
+            )
+
+
+@parameterNodeWrapper
+class MedShieldParameterNode:
+    """What the panel's controls say; saved with the scene."""
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    target: str = "brain-tissue"
+    calibration: str = ""
+    alpha: Annotated[float, WithinRange(0.001, 0.5)] = 0.05
+    seed: Annotated[int, WithinRange(0, 2147483647)] = 0
+    device: Device = Device.AUTOMATIC
+    effort: Effort = Effort.FULL
+    keepFiles: bool = False
+    showHeatmap: bool = True
+    band: Band = Band.VERDICT
+    heatmapOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6
+    heatmapThreshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.3
+
+
+class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: shows what the scene and the session hold, and passes on what the user wants."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self._parameterNode = None
+        self._guiTag = None
+        self._message = None
+
+    def setup(self):
+        """Build the panel, once."""
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/MedShield.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = MedShieldLogic()
+        self.session = self.logic.session
+        self._watch = Watch(self.onProgress, self.addLog, self.onJobEnded)
+        self.packages = PackageSection(self.ui, self.resourcePath("requirements.txt"), self.refresh)
+        self.exports = ExportSection(self.ui, self.session, self.packages, self.addLog, self.refreshControls)
+        self.targets = TargetSection(self.ui)
+        controls = presenter.reasons(presenter.Situation())
+        self._toolTips = {name: getattr(self.ui, name).toolTip for name in controls}
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.connect("timeout()", self.session.poll)
+        self._connectScene()
+        self._connectControls()
+        self.initializeParameterNode()
+
+    def _connectScene(self):
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.refresh)
+        self.addObserver(scene, scene.NodeRemovedEvent, self.refresh)
+
+    def _connectControls(self):
+        ui = self.ui
+        ui.checkButton.connect("clicked(bool)", self.onCheckButton)
+        ui.jumpButton.connect("clicked(bool)", self.onJumpButton)
+        ui.spectrumButton.connect("clicked(bool)", self.onSpectrumButton)
+        ui.calibrateButton.connect("clicked(bool)", self.onCalibrateButton)
+        ui.compareButton.connect("toggled(bool)", self.onCompareToggled)
+        ui.differenceButton.connect("toggled(bool)", self.onDifferenceToggled)
+        ui.agreementTable.connect("cellClicked(int,int)", self.onAgreementClicked)
+        ui.cleanFolderPathLineEdit.connect("currentPathChanged(QString)", self.refreshControls)
+
+    def cleanup(self):
+        """The module is reloaded, or Slicer closes."""
+        self._timer.stop()
+        self.session.kill(_("MedShield was closed, so the running job was stopped."))
+        self.session.compare(False)
+        self.setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self):
+        """The user opens the module."""
+        self.initializeParameterNode()
+
+    def exit(self):
+        """The user leaves: the layout from before comes back. A running job goes on."""
+        self.ui.compareButton.checked = False
+
+    def onReload(self):
+        """Developers: take the library afresh as well."""
+        for name in [name for name in sys.modules if name.partition(".")[0] == "MedShieldLib"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    # Scene and parameter node
+
+    def onSceneStartClose(self, caller=None, event=None):
+        self.ui.compareButton.checked = False
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller=None, event=None):
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self):
+        """Follow the scene's parameter node; offer the scene's first volume as input."""
+        self.setParameterNode(self.logic.getParameterNode())
+        if not self._parameterNode.inputVolume:
+            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            if first:
+                self._parameterNode.inputVolume = first
+
+    def setParameterNode(self, parameterNode):
+        """Bind the panel to a parameter node, or to none."""
+        if self._parameterNode:
+            self._parameterNode.disconnectGui(self._guiTag)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
+        self._parameterNode = parameterNode
+        if self._parameterNode:
+            self._guiTag = self._parameterNode.connectGui(self.ui)
+            self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
+        self.refresh()
+
+    @property
+    def source(self):
+        """The chosen input volume, or None."""
+        return self._parameterNode.inputVolume if self._parameterNode else None
+
+    def settings(self):
+        """What the controls say, for a job."""
+        values = self._parameterNode
+        file = self.ui.calibrationPathLineEdit.currentPath
+        return Settings(
+            values.target, file, values.alpha, values.seed, values.effort, values.device, values.keepFiles
+        )
+
+    # Showing what there is
+
+    def refresh(self, caller=None, event=None):
+        """Make panel and views say what the scene and the parameter node say."""
+        if slicer.mrmlScene.IsBatchProcessing():
+            return
+        if self.session.choose(self.source):
+            self._showResult()
+        values = self._parameterNode
+        self.targets.show(values)
+        if values:
+            self.session.show_heatmap(
+                values.showHeatmap, values.band, values.heatmapOpacity, values.heatmapThreshold
+            )
+        self.refreshControls()
+
+    def refreshControls(self):
+        """Banner, progress, and which controls can be used; those that cannot say why."""
+        now = self.session.situation(
+            self.source,
+            dicom_database(),
+            export_chosen=bool(self.exports.kinds),
+            has_clean_folder=bool(self.ui.cleanFolderPathLineEdit.currentPath),
+            missing_packages=len(self.packages.missing),
+            removable_packages=len(self.packages.removable),
+        )
+        for name, reason in presenter.reasons(now).items():
+            control = getattr(self.ui, name)
+            control.enabled = not reason
+            control.toolTip = reason or self._toolTips[name]
+        self.ui.checkButton.text = _("Cancel") if now.checking else _("Check && Segment")
+        self.ui.calibrateButton.text = _("Cancel the calibration") if now.calibrating else _("Calibrate")
+        self.ui.progressBar.visible = self.ui.stepLabel.visible = now.busy
+        result = self.session.result
+        banner = presenter.verdict_banner(result.data) if result else presenter.nothing_yet()
+        banner = self._message or banner
+        self.ui.verdictLabel.text = banner.html
+        self.ui.verdictLabel.styleSheet = banner.style
+
+    def _showResult(self):
+        result = self.session.result
+        data = result.data if result else {"structures": [], "evidence": {}}
+        fill_table(self.ui.agreementTable, presenter.agreement_header(), presenter.agreement_rows(data))
+        fill_table(self.ui.evidenceTable, presenter.evidence_header(), presenter.evidence_rows(data))
+        self.ui.differenceButton.checked = False
+        self.ui.compareButton.checked = self.session.views.is_shown
+        self.exports.offer_folder()
+
+    def addLog(self, text):
+        if text:
+            logging.info(f"MedShield: {text}")
+            self.ui.logText.appendPlainText(text)
+
+    # What the job says
+
+    def onProgress(self, fraction, step):
+        self.ui.progressBar.value = round(100 * fraction)
+        self.ui.stepLabel.text = step
+
+    def onJobEnded(self, ending, message):
+        self._timer.stop()
+        self.addLog(message)
+        self._message = {Ending.DONE: None, Ending.CANCELLED: presenter.neutral(message)}.get(
+            ending, presenter.failure(message)
+        )
+        self.refresh()
+        if ending is Ending.DONE and self.session.result and self.parent.isEntered:
+            self.ui.compareButton.checked = True
+
+    def _start(self, launch):
+        """Start a job after making sure that its packages are there; say so when it cannot be."""
+        self._message = None
+        with slicer.util.tryWithErrorDisplay(_("MedShield could not start."), waitCursor=True):
+            try:
+                self.packages.ensure(*presenter.extra_packages(self._parameterNode.target))
+                launch()
+                self.onProgress(0.0, _("Starting"))
+                self._timer.start()
+            except InputError as error:
+                self.onJobEnded(Ending.FAILED, str(error))
+        self.refreshControls()
+
+    # What the user does
+
+    def onCheckButton(self):
+        if self.session.job:
+            self.session.cancel()
+            self.refreshControls()
+        else:
+            self._start(lambda: self.session.check(self.source, self.settings(), self._watch))
+
+    def onCalibrateButton(self):
+        if self.session.job:
+            self.session.cancel()
+            self.refreshControls()
+            return
+        clean = Path(self.ui.cleanFolderPathLineEdit.currentPath)
+        given = self.ui.calibrationOutputPathLineEdit.currentPath
+        file = Path(given) if given else clean / f"medshield-{Path(self._parameterNode.target).stem}.json"
+        if not file.exists() or slicer.util.confirmYesNoDisplay(_("Replace {file}?").format(file=file)):
+            self._start(lambda: self.session.calibrate(clean, file, self.settings(), self._watch))
+
+    def onCompareToggled(self, on):
+        self.session.compare(on)
+        self.refresh()
+        qt.QTimer.singleShot(0, self.session.views.fit)
+
+    def onDifferenceToggled(self, on):
+        self.session.show_difference(on)
+
+    def onJumpButton(self):
+        self.ui.compareButton.checked = True
+        self.session.jump()
+
+    def onAgreementClicked(self, row, column):
+        self.ui.compareButton.checked = True
+        self.session.jump(self.session.result.data["structures"][row]["label"])
+
+    def onSpectrumButton(self):
+        self.ui.compareButton.checked = True
+
+
+class MedShieldLogic(ScriptedLoadableModuleLogic):
+    """The module without its panel, for scripts: `MedShieldLogic().check(volumeNode)`."""
+
+    def __init__(self):
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.session = Session(slicer.mrmlScene, slicer.app.applicationLogic(), slicer.app.temporaryPath)
+
+    def getParameterNode(self):
+        return MedShieldParameterNode(ScriptedLoadableModuleLogic.getParameterNode(self))
+
+    def check(self, source, settings=None):
+        """Check a volume node, wait for the end, and return its `Result`; RuntimeError if there is none."""
+        said = []
+        watch = Watch(lambda fraction, step: None, logging.info, lambda *ending: said.append(ending))
+        self.session.check(source, settings or Settings("brain-tissue"), watch)
+        while not said:
+            self.session.poll()
+            slicer.app.processEvents()
+            time.sleep(POLL_MS / 1000)
+        ending, message = said[0]
+        if ending is not Ending.DONE:
+            raise RuntimeError(message)
+        self.session.choose(source)
+        return self.session.result
+
+
+class MedShieldTest(ScriptedLoadableModuleTest):
+    """Tests for a real Slicer; `Testing/Python` has those that need none."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        self.setUp()
+        self.test_clean_and_attacked_sample()
+        self.setUp()
+        self.test_bad_input_is_refused()
+
+    def test_clean_and_attacked_sample(self):
+        """The verdicts on the shipped samples, and what comes into the scene."""
+        if presenter.environment.missing([]):
+            self.skipTest("PyTorch is not installed")
+        logic = MedShieldLogic()
+        verdicts = []
+        for sample in read_samples(Path(slicer.util.modulePath("MedShield")).parent / "Resources/SampleData"):
+            file = Path(slicer.util.modulePath("MedShield")).parent / "Resources/SampleData" / sample.file
+            volume = slicer.util.loadVolume(str(file), {"name": sample.name})
+            result = logic.check(volume, Settings("brain-tissue", seed=1))
+            verdicts.append(result.data["verdict"])
+            for role in ("original", "defended", "reformed", "heatmap", "spectrum", "agreement", "evidence"):
+                self.assertIsNotNone(result.node(role), role)
+            logic.session.compare(True)
+            self.assertEqual(logic.session.views.is_shown, slicer.app.layoutManager() is not None)
+            logic.session.compare(False)
+        self.assertEqual(verdicts, ["clean", "suspected_attack"])
+
+    def test_bad_input_is_refused(self):
+        """A volume without voxels is refused in a sentence, and the scene stays as it is."""
+        empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
+        count = slicer.mrmlScene.GetNumberOfNodes()
+        with self.assertRaises(InputError):
+            MedShieldLogic().check(empty)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), count)

@@ -1,0 +1,56 @@
+"""The section that chooses the target and its calibration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from MedShieldLib.panel.settings import read_setting, write_setting
+from MedShieldLib.slicer import environment, presenter
+
+_RECENT = "RecentTargets"
+
+
+class TargetSection:
+    """Keeps the list of targets, the path fields and the parameter node in step.
+
+    Args:
+        ui: the panel's widgets.
+    """
+
+    def __init__(self, ui: Any) -> None:
+        self._ui, self._values = ui, None
+        ui.targetComboBox.connect("currentIndexChanged(int)", self.on_chosen)
+        ui.targetPathLineEdit.connect("currentPathChanged(QString)", self.on_file)
+        ui.calibrationPathLineEdit.connect("currentPathChanged(QString)", self.on_calibration)
+
+    def show(self, values: Any) -> None:
+        """Show what a parameter node says; None for no node."""
+        self._values = values
+        if values is None:
+            return
+        box = self._ui.targetComboBox
+        recent = presenter.remembered(read_setting(_RECENT), values.target)
+        choices = presenter.target_choices(recent, bool(environment.removable(["deepbet"])))
+        if [box.itemText(n) for n in range(box.count)] != [text for text, _target in choices]:
+            blocked = box.blockSignals(True)
+            box.clear()
+            for text, target in choices:
+                box.addItem(text, target)
+            box.blockSignals(blocked)
+        box.currentIndex = max(0, box.findData(values.target))
+        if self._ui.calibrationPathLineEdit.currentPath != values.calibration:
+            self._ui.calibrationPathLineEdit.currentPath = values.calibration
+
+    def on_chosen(self, index: int) -> None:
+        if self._values and index >= 0:
+            self._values.target = self._ui.targetComboBox.itemData(index)
+
+    def on_file(self, path: str) -> None:
+        if self._values and path.endswith(".json") and Path(path).is_file():
+            write_setting(_RECENT, presenter.remembered(read_setting(_RECENT), path))
+            self._values.target = path
+
+    def on_calibration(self, path: str) -> None:
+        if self._values:
+            self._values.calibration = path

@@ -1,0 +1,143 @@
+"""What the panel does: jobs, the result on show, the views. MRML only; the panel adds the widgets.
+
+One session belongs to one scene. It holds no state that the scene could hold.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MedShieldLib.slicer import heatmap as heatmaps
+from MedShieldLib.slicer.check import CalibrationJob, CheckJob, Job, Settings, Watch
+from MedShieldLib.slicer.disagreement import add_difference, labels_of, largest_disagreement
+from MedShieldLib.slicer.export import dicom_files_of
+from MedShieldLib.slicer.layouts import ComparisonLayout, Shown
+from MedShieldLib.slicer.nodes import world_position
+from MedShieldLib.slicer.presenter import Situation, sides_differ
+from MedShieldLib.slicer.results import Result, band_heatmap, results_of
+from MedShieldLib.slicer.text import _
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLApplicationLogic, vtkMRMLScalarVolumeNode, vtkMRMLScene
+
+_ROLES = ("input", "original", "defended", "reformed", "heatmap", "spectrum", "report")
+
+
+class Session:
+    """The jobs and the result on show of one panel.
+
+    Args:
+        scene: where volumes come from and results go.
+        application: Slicer's application logic, for the views.
+        temporary: folder for the files of a job.
+    """
+
+    def __init__(
+        self, scene: vtkMRMLScene, application: vtkMRMLApplicationLogic, temporary: str | None = None
+    ) -> None:
+        self._scene, self._temporary = scene, temporary
+        self._job: Job | None = None
+        self.views = ComparisonLayout(scene, application)
+        self.result: Result | None = None
+
+    @property
+    def job(self) -> Job | None:
+        """The job that runs, if one does."""
+        return self._job if self._job and not self._job.is_over else None
+
+    def check(self, source: vtkMRMLScalarVolumeNode, settings: Settings, watch: Watch) -> None:
+        """Start a check.
+
+        Raises:
+            InputError: if the volume cannot be checked.
+        """
+        self._job = CheckJob(source, settings, watch, self._temporary)
+
+    def calibrate(self, clean: Path, file: Path, settings: Settings, watch: Watch) -> None:
+        """Start a calibration on a folder of clean volumes."""
+        self._job = CalibrationJob(clean, file, settings, watch)
+
+    def poll(self) -> None:
+        """Take the running job further."""
+        if self.job:
+            self.job.poll()
+
+    def cancel(self) -> None:
+        """Ask the running job to stop."""
+        if self.job:
+            self.job.cancel()
+
+    def kill(self, reason: str) -> None:
+        """Stop the running job now."""
+        if self.job:
+            self.job.kill(reason)
+
+    def choose(self, source: vtkMRMLScalarVolumeNode | None) -> bool:
+        """Show the latest result of a volume; True if that is another one than before."""
+        found = results_of(source)
+        latest = found[-1] if found else None
+        changed = latest != self.result
+        self.result = latest
+        if changed and self.views.is_shown:
+            self.compare(latest is not None)
+        return changed
+
+    def compare(self, on: bool) -> None:
+        """Arrange the views for comparison, or as they were before."""
+        if on and self.result:
+            self.views.show(
+                Shown(*(self.result.node(r) for r in ("input", "original", "defended", "spectrum")))
+            )
+        else:
+            self.views.restore(self.result.node("defended") if self.result else None)
+
+    def show_heatmap(self, visible: bool, band: heatmaps.Band, opacity: float, threshold: float) -> None:
+        """Lay the heatmap of a band over the scan in the comparison views."""
+        if not self.views.is_shown:
+            return
+        node = band_heatmap(self.result, band) if visible and self.result else None
+        if node:
+            heatmaps.style(node, threshold)
+        self.views.set_foreground(node, opacity, band.label())
+
+    def show_difference(self, visible: bool) -> None:
+        """Show, on both sides, what only one side segments; computed when first asked for."""
+        if self.result is None:
+            return
+        node = self.result.node("difference")
+        original, defended, grid = (self.result.node(role) for role in ("original", "defended", "input"))
+        if visible and node is None and original and defended and grid:
+            name = _("{name} - differences").format(name=grid.GetName())
+            node = add_difference(self._scene, original, defended, grid, name)
+            self.result.put("difference", node)
+        if node:
+            self.views.restrict(node)
+            node.GetDisplayNode().SetVisibility(visible)
+
+    def jump(self, label: int | None = None) -> bool:
+        """Go where the sides differ most, for one structure or over all; False if they do not."""
+        original, defended, grid = (self.result.node(role) for role in ("original", "defended", "input"))
+        voxel = largest_disagreement(*labels_of(original, defended, grid), label)
+        if voxel is None:
+            return False
+        self.views.jump_to(world_position(grid, voxel))
+        return True
+
+    def situation(
+        self, source: vtkMRMLScalarVolumeNode | None, database: object | None, **known: object
+    ) -> Situation:
+        """What decides which controls can be used; `known` is what only the panel knows."""
+        job, result = self.job, self.result
+        return Situation(
+            has_input=source is not None,
+            checking=isinstance(job, CheckJob),
+            calibrating=isinstance(job, CalibrationJob),
+            stopping=job is not None and job.is_stopping,
+            has_result=result is not None,
+            parts=frozenset(role for role in _ROLES if result.node(role)) if result else frozenset(),
+            differs=result is not None and sides_differ(result.data),
+            from_dicom=bool(dicom_files_of(source, database)),
+            can_compare=self.views.is_possible,
+            **known,
+        )
