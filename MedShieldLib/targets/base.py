@@ -11,6 +11,8 @@ from MedShieldLib.volume import Structure, Volume
 if TYPE_CHECKING:
     import torch
 
+    from MedShieldLib.targets.grid import WorkingGrid
+
 
 @runtime_checkable
 class Target(Protocol):
@@ -28,11 +30,14 @@ class Target(Protocol):
     sha256: str
     finest_mm: float
 
+    def grid(self, volume: Volume) -> WorkingGrid:
+        """How the working grid lies in the volume; it depends on the volume's geometry alone."""
+
     def probabilities(self, volume: Volume) -> np.ndarray:
         """Float array (C, K', J', I') in [0, 1], channel 0 = background, on the target's working grid.
 
-        The working grid depends on the volume's geometry alone, never on its voxels, so that answers to
-        several versions of one volume can be compared and averaged voxel by voxel.
+        The grid never depends on the voxels, so that answers to several versions of one volume can be
+        compared and averaged voxel by voxel.
 
         Raises:
             InputError: if the volume cannot be segmented or the model answers with NaN or a wrong shape.

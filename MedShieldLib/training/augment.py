@@ -12,7 +12,11 @@ import torchio as tio
 from MedShieldLib.targets import window as windows
 from MedShieldLib.training.data import Subject
 
-PATCH = (96, 112, 96)  # (k', j', i') at 2 mm: a whole brain with some of its surroundings
+PATCH = (80, 104, 80)  # (k', j', i') at 2 mm: most of a brain with some of its surroundings
+_BEFORE = (104, 128, 104)  # cropped to this before the spatial transforms, which cost most
+# Patches lie this many voxels off the brain's centre at most: mostly near, often far enough to show what is
+# no brain (neck, face, empty corners).
+_NEAR, _FAR, _FAR_SHARE = 10, 60, 0.45
 _STRIPPED_SHARE = 0.35
 _BRAIN_MARGIN_VOXELS = (0, 1)
 
@@ -24,12 +28,11 @@ def sample(subject: Subject, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     image = subject.image
     if rng.random() < _STRIPPED_SHARE:
         image = image * _brain(subject.labels, rng.integers(_BRAIN_MARGIN_VOXELS[0], _BRAIN_MARGIN_VOXELS[1] + 1))
-    pair = tio.Subject(
-        image=tio.ScalarImage(tensor=image[None], affine=_AFFINE),
-        labels=tio.LabelMap(tensor=subject.labels[None], affine=_AFFINE),
-    )
+    offset = rng.uniform(-1, 1, 3) * (_FAR if rng.random() < _FAR_SHARE else _NEAR)
+    x, y = _crop(image[None], subject.labels[None], _BEFORE, offset)
+    pair = tio.Subject(image=tio.ScalarImage(tensor=x, affine=_AFFINE), labels=tio.LabelMap(tensor=y, affine=_AFFINE))
     pair = _transform()(pair)
-    x, y = _crop(pair["image"].data.float(), pair["labels"].data.long(), rng)
+    x, y = _crop(pair["image"].data.float(), pair["labels"].data.long(), PATCH, offset)
     return _to_window(x, rng), y
 
 
@@ -42,9 +45,10 @@ def _transform() -> tio.Transform:
     """
     return tio.Compose(
         [
+            tio.RandomFlip(axes=(2,)),  # array axis i': left and right
             tio.RandomAffine(scales=(0.85, 1.2), degrees=15, translation=8, isotropic=False),
             tio.OneOf({tio.RandomAnisotropy(axes=(0, 1, 2), downsampling=(1.2, 2)): 1, tio.Lambda(_same): 4}),
-            tio.RandomBiasField(coefficients=0.4, p=0.6),
+            tio.Lambda(_bias_field, types_to_apply=[tio.INTENSITY], p=0.6),
             tio.RandomGamma(log_gamma=(-0.35, 0.35), p=0.8),
             tio.OneOf({tio.RandomBlur(std=(0, 2.2)): 3, tio.Lambda(_same): 2}),
             tio.OneOf({tio.RandomMotion(degrees=3, translation=3, num_transforms=1): 1, tio.Lambda(_same): 15}),
@@ -56,6 +60,12 @@ def _transform() -> tio.Transform:
 
 def _same(x: torch.Tensor) -> torch.Tensor:
     return x
+
+
+def _bias_field(x: torch.Tensor) -> torch.Tensor:
+    """A smooth gain within about +-40 % (torchio's polynomial one costs more than a training step)."""
+    knots = 0.2 * torch.randn(1, 1, 3, 3, 3)
+    return x * torch.nn.functional.interpolate(knots, x.shape[1:], mode="trilinear", align_corners=True)[0].exp()
 
 
 def _rician(x: torch.Tensor) -> torch.Tensor:
@@ -73,17 +83,19 @@ def _brain(labels: torch.Tensor, margin: int) -> torch.Tensor:
     return mask[0, 0]
 
 
-def _crop(x: torch.Tensor, y: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """A random patch that holds most of the brain; zero-padded where the volume is smaller."""
-    pads = [max(0, p - n) for p, n in zip(PATCH, x.shape[1:], strict=True)]
+def _crop(
+    x: torch.Tensor, y: torch.Tensor, size: tuple[int, int, int], offset: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A patch `offset` voxels from the brain's centre; zero-padded where the volume is smaller."""
+    pads = [max(0, p - n) for p, n in zip(size, x.shape[1:], strict=True)]
     padding = [n for pad in reversed(pads) for n in (pad // 2, pad - pad // 2)]
     x, y = (torch.nn.functional.pad(t, padding) for t in (x, y))
     inside = y[0].nonzero()
     centre = inside.float().mean(0).tolist() if len(inside) else [n / 2 for n in x.shape[1:]]
     corner = []
-    for c, p, n in zip(centre, PATCH, x.shape[1:], strict=True):
-        corner.append(int(np.clip(c - p / 2 + rng.uniform(-16, 16), 0, n - p)))
-    box = (slice(None), *(slice(a, a + p) for a, p in zip(corner, PATCH, strict=True)))
+    for c, d, p, n in zip(centre, offset, size, x.shape[1:], strict=True):
+        corner.append(int(np.clip(c + d - p / 2, 0, n - p)))
+    box = (slice(None), *(slice(a, a + p) for a, p in zip(corner, size, strict=True)))
     return x[box], y[box]
 
 

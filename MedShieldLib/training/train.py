@@ -27,7 +27,7 @@ Progress = Callable[[float, str], None]
 class Recipe:
     """What decides the weights, apart from the data."""
 
-    iterations: int = 2600
+    iterations: int = 1200
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     seed: int = 7
@@ -73,7 +73,7 @@ def train(
         schedule.step()
         if (iteration + 1) % recipe.checkpoint_every == 0 or iteration + 1 == recipe.iterations:
             _checkpoint(work, network, optimizer, schedule, iteration + 1)
-        progress((iteration + 1) / recipe.iterations, f"iteration {iteration + 1}, loss {float(loss):.3f}")
+        progress((iteration + 1) / recipe.iterations, f"iteration {iteration + 1}, loss {loss.item():.3f}")
     return network.eval()
 
 

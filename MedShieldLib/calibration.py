@@ -1,0 +1,270 @@
+"""Calibration: the distribution of the evidence on clean volumes of one protocol, for one target.
+
+Built from clean volumes and benign shifts of them, stored as JSON; never looks at an attack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from MedShieldLib import shifts
+from MedShieldLib.detector import PROFILE_EDGES, Normaliser
+from MedShieldLib.errors import InputError
+from MedShieldLib.observation import IsCancelled, Observation, Progress, observe
+from MedShieldLib.targets.base import Target
+from MedShieldLib.versions import Moved, Version, from_json, to_json
+from MedShieldLib.volume import Volume
+
+SCHEMA = "medshield-calibration/1"
+_DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Evidence on N clean volumes (subjects x benign shifts).
+
+    Attributes:
+        name: shown to the user.
+        target_name, target_sha256: the target that answered.
+        versions: the family that was drawn; a check draws the same kinds.
+        subjects, shift_names: for each of the N rows.
+        disagreements: (N, V, S).
+        feature_names, features: (F,) and (N, F).
+        profiles: (N, B) log10 power per shell of `detector.PROFILE_EDGES`, NaN where there was none.
+    """
+
+    name: str
+    target_name: str
+    target_sha256: str
+    versions: tuple[Version, ...]
+    subjects: tuple[str, ...]
+    shift_names: tuple[str, ...]
+    disagreements: np.ndarray = field(repr=False)
+    feature_names: tuple[str, ...]
+    features: np.ndarray = field(repr=False)
+    profiles: np.ndarray = field(repr=False)
+
+    @property
+    def n_subjects(self) -> int:
+        """How many different subjects."""
+        return len(set(self.subjects))
+
+    @cached_property
+    def normaliser(self) -> Normaliser:
+        """The scale of clean evidence over all rows."""
+        return Normaliser.fit(self.disagreements, self.features)
+
+    @cached_property
+    def instability(self) -> np.ndarray:
+        """(N,) clean scores, each on a scale fitted without its own subject (cross-conformal, Vovk 2015)."""
+        return self._left_out(lambda scale, rows: scale.instability(self.disagreements[rows]))
+
+    @cached_property
+    def novelty(self) -> np.ndarray:
+        """(N,) clean scores, likewise."""
+        return self._left_out(lambda scale, rows: scale.novelty(self.features[rows]))
+
+    @cached_property
+    def per_version(self) -> np.ndarray:
+        """(N, V) clean relative disagreement per version."""
+        return self.normaliser.per_version(self.disagreements)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the stored form."""
+        return hashlib.sha256(self._text().encode()).hexdigest()
+
+    def quick(self) -> Calibration:
+        """The same clean volumes seen through the quick family alone: two versions, both moved.
+
+        Raises:
+            InputError: if the family has no moved versions.
+        """
+        moved = [n for n, version in enumerate(self.versions) if isinstance(version, Moved)][:2]
+        if not moved:
+            raise InputError(f"Calibration '{self.name}' has no quick family; check without --quick.")
+        return replace(
+            self,
+            name=f"{self.name} (quick)",
+            versions=tuple(self.versions[n] for n in moved),
+            disagreements=self.disagreements[:, moved],
+        )
+
+    def profile_band(self) -> tuple[np.ndarray, np.ndarray]:
+        """The 5 and 95 % quantiles of the clean profiles, each relative to its own first shell; NaN where none."""
+        relative = self.profiles - self.profiles[:, 1:2]
+        seen = np.isfinite(relative).sum(0) >= max(3, len(relative) // 5)
+        low, high = np.full(relative.shape[1], np.nan), np.full(relative.shape[1], np.nan)
+        low[seen], high[seen] = np.nanquantile(relative[:, seen], [0.05, 0.95], axis=0)
+        return low, high
+
+    def support(self, alpha: float) -> str | None:
+        """A sentence when the calibration is too small for `alpha`, else None."""
+        if alpha * (len(self.subjects) + 1) < 1:
+            return (
+                f"The calibration holds {len(self.subjects)} clean scores; an alarm rate of {alpha:.3g} needs at "
+                f"least {int(np.ceil(1 / alpha)) - 1}, so no volume can be called suspicious: calibrate on more volumes."
+            )
+        if alpha * (self.n_subjects + 1) < 1:
+            return (
+                f"The calibration holds {self.n_subjects} subjects, seen under {len(set(self.shift_names))} benign "
+                f"shifts; without counting the shifts it supports alarm rates down to {1 / (self.n_subjects + 1):.2f}, "
+                f"so read {alpha:.3g} as approximate."
+            )
+        return None
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON, under a temporary name first."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            temporary.write_text(self._text(), encoding="utf-8")
+            os.replace(temporary, path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read a stored calibration.
+
+        Raises:
+            InputError: if the file is missing or is no calibration of this version.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            if data.pop("schema") != SCHEMA:
+                raise ValueError("another schema")
+            arrays = {k: np.array(data.pop(k), dtype=float) for k in ("disagreements", "features", "profiles")}
+            versions = tuple(from_json(v) for v in data.pop("versions"))
+            lists = {k: tuple(data.pop(k)) for k in ("subjects", "shift_names", "feature_names")}
+            calibration = cls(versions=versions, **arrays, **lists, **data)
+            calibration._require_consistent()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}); name a calibration file.") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} is not a MedShield calibration; make one with medshield calibrate.") from error
+        return calibration
+
+    @classmethod
+    def shipped(cls, target: Target) -> Calibration:
+        """The calibration that ships for a built-in target.
+
+        Raises:
+            InputError: if none ships for it.
+        """
+        path = _DATA / f"{target.name}.calibration.json"
+        if not path.exists():
+            raise InputError(
+                f"No calibration ships for target '{target.name}'; make one with medshield calibrate FOLDER."
+            )
+        return cls.load(path)
+
+    def require_target(self, target: Target) -> None:
+        """Refuse to judge a target that this calibration was not made for.
+
+        Raises:
+            InputError: if name or weights differ.
+        """
+        if (self.target_name, self.target_sha256) != (target.name, target.sha256):
+            raise InputError(
+                f"Calibration '{self.name}' was made for target '{self.target_name}' with other weights than the "
+                f"'{target.name}' given; run medshield calibrate for this one."
+            )
+
+    def _left_out(self, score) -> np.ndarray:
+        subjects, scores = np.array(self.subjects), np.empty(len(self.subjects))
+        for subject in set(self.subjects):
+            mine = subjects == subject
+            others = ~mine if (~mine).any() else mine
+            scale = Normaliser.fit(self.disagreements[others], self.features[others])
+            scores[mine] = score(scale, mine)
+        return scores
+
+    def _require_consistent(self) -> None:
+        n = len(self.subjects)
+        shapes = (self.disagreements.shape[:2], self.features.shape, self.profiles.shape, len(self.shift_names))
+        if shapes != ((n, len(self.versions)), (n, len(self.feature_names)), (n, len(PROFILE_EDGES) - 1), n) or n == 0:
+            raise ValueError("arrays of different lengths")
+        if not (np.isfinite(self.disagreements).all() and np.isfinite(self.features).all()):
+            raise ValueError("not finite")
+
+    def _text(self) -> str:
+        return json.dumps(
+            {
+                "schema": SCHEMA,
+                "name": self.name,
+                "target_name": self.target_name,
+                "target_sha256": self.target_sha256,
+                "versions": [to_json(v) for v in self.versions],
+                "subjects": self.subjects,
+                "shift_names": self.shift_names,
+                "feature_names": self.feature_names,
+                "disagreements": _rounded(self.disagreements),
+                "features": _rounded(self.features),
+                "profiles": _rounded(self.profiles),
+            }
+        )
+
+
+def calibrate(
+    target: Target,
+    volumes: Sequence[tuple[str, Volume]],
+    versions: Sequence[Version],
+    *,
+    name: str = "",
+    augmentations: Sequence[shifts.Shift] = shifts.CALIBRATION,
+    seed: int = 0,
+    progress: Progress = lambda fraction, step: None,
+    cancelled: IsCancelled = lambda: False,
+) -> Calibration:
+    """Observe clean volumes, each as it is and under every benign shift.
+
+    Args:
+        volumes: (subject, volume) pairs; volumes of one subject share its name.
+        versions: the family to draw; `reformer.choose` picks one that suits the target.
+
+    Raises:
+        InputError: if there are no volumes, or one cannot be segmented.
+        Cancelled: when `cancelled()` says so.
+    """
+    if not volumes:
+        raise InputError("There is no clean volume to calibrate on; name a folder with at least one.")
+    rows: list[Observation] = []
+    jobs = [(subject, volume, shift) for subject, volume in volumes for shift in augmentations]
+    for n, (subject, volume, shift) in enumerate(jobs):
+        progress(n / len(jobs), f"{subject}: {shift.__name__.replace('_', ' ')}")
+        shifted = shifts.apply(shift, volume, seed + n)
+        rows.append(observe(target, shifted, versions, seed + 7919 * n, cancelled=cancelled))
+    return Calibration(
+        name or f"{target.name}, {len(volumes)} volumes",
+        target.name,
+        target.sha256,
+        tuple(versions),
+        tuple(subject for subject, _, _ in jobs),
+        tuple(shift.__name__ for _, _, shift in jobs),
+        _stored(np.array([r.disagreements for r in rows])),
+        tuple(rows[0].features),
+        _stored(np.array([list(r.features.values()) for r in rows])),
+        _stored(np.array([r.profile for r in rows])),
+    )
+
+
+def _stored(x: np.ndarray) -> np.ndarray:
+    """As it will be read back, so that a fresh calibration and its file have one hash."""
+    return np.array(_rounded(x), dtype=float)
+
+
+def _rounded(x: np.ndarray) -> list:
+    """Nested lists of numbers with 5 digits after the point; null for NaN."""
+    if x.ndim > 1:
+        return [_rounded(row) for row in x]
+    return [None if np.isnan(v) else round(float(v), 5) for v in x]

@@ -1,0 +1,46 @@
+"""Where the evidence is: instability of the answer and energy of the suspicious band, as volumes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from MedShieldLib import converter
+from MedShieldLib.versions import Source
+from MedShieldLib.volume import Volume
+
+# Attacks live in the upper part of what the target can see; anatomy has most of its power below.
+_BAND = (0.4, 1.0)
+_REACH_MM = 4.0
+
+
+def combined(source: Source, unrest: np.ndarray) -> Volume:
+    """Instability where it is, stressed by up to twice where the upper band is strong for this volume.
+
+    Args:
+        unrest: (K', J', I') in [0, 1] on the target's working grid, see `Observation.unrest`.
+
+    Returns:
+        float32 volume in [0, 1] in the source's geometry.
+    """
+    heat = instability(source, unrest).voxels
+    energy = band_energy(source, *_BAND).voxels
+    heat *= 0.5 + 0.5 * energy
+    return source.volume.with_voxels(heat)
+
+
+def instability(source: Source, unrest: np.ndarray) -> Volume:
+    """`unrest` in the source's geometry, float32 in [0, 1]."""
+    return source.volume.with_voxels(source.grid.from_grid(torch.from_numpy(unrest)).clamp(0, 1).numpy())
+
+
+def band_energy(source: Source, low: float, high: float) -> Volume:
+    """Local energy of a band given in parts of the seen Nyquist frequency.
+
+    float32 in [0, 1], where 1 is the 99.5 % percentile of this volume.
+    """
+    edges = low * source.nyquist, high * source.nyquist
+    energy = converter.local_band_energy(source.spectrum, *edges, _REACH_MM)
+    _, top = converter.intensity_range(energy)
+    energy /= max(top, 1e-12)
+    return source.volume.with_voxels(np.clip(energy, 0, 1, out=energy))

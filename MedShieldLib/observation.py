@@ -1,0 +1,124 @@
+"""What the shield sees of one volume: the target's answer, its answers to versions, and image features.
+
+Calibration observes clean volumes and the shield observes the volume under check, by this same function.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from MedShieldLib import converter, detector
+from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.targets.base import Target
+from MedShieldLib.versions import Source, Version
+from MedShieldLib.volume import Volume
+
+Progress = Callable[[float, str], None]
+IsCancelled = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One volume through one target and its versions.
+
+    Attributes:
+        answer: (C, K', J', I') probabilities for the volume itself.
+        vote: (C, K', J', I') mean of the answers to the versions, mapped back.
+        unrest: (K', J', I') float32 in [0, 1]: mean total variation between `answer` and the versions' answers.
+        disagreements: (V, S), see `detector.disagreement`.
+        features: see `detector.novelty_features`.
+        profile: log10 power per shell of `detector.PROFILE_EDGES`.
+        reformed: the mean of the versions that stayed in place, float32.
+        timings_s: seconds in the target and in our own code.
+    """
+
+    answer: np.ndarray = field(repr=False)
+    vote: np.ndarray = field(repr=False)
+    unrest: np.ndarray = field(repr=False)
+    disagreements: np.ndarray
+    features: dict[str, float]
+    profile: np.ndarray = field(repr=False)
+    reformed: Volume
+    timings_s: dict[str, float]
+
+
+class Stopwatch:
+    """Adds up seconds by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def of(self, name: str):
+        """Time a block under `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def observe(
+    target: Target,
+    volume: Volume,
+    versions: Sequence[Version],
+    seed: int,
+    progress: Progress = lambda fraction, step: None,
+    cancelled: IsCancelled = lambda: False,
+) -> Observation:
+    """Ask the target about a volume and about one draw of each version.
+
+    Raises:
+        InputError: if the target cannot segment the volume.
+        Cancelled: when `cancelled()` says so; asked before every inference.
+    """
+    watch, rng = Stopwatch(), np.random.default_rng(seed)
+    source = Source(volume, target.grid(volume), target.finest_mm)
+
+    def ask(seen: Volume, step: int, name: str) -> np.ndarray:
+        if cancelled():
+            raise Cancelled
+        progress(step / (len(versions) + 2), name)
+        with watch.of("target"):
+            return _checked(target, target.probabilities(seen))
+
+    answer = ask(volume, 0, "Segmenting the volume as it is")
+    vote, unrest = np.zeros_like(answer), np.zeros(answer.shape[1:], np.float32)
+    reformed, in_place, disagreements = np.zeros(volume.voxels.shape, np.float32), 0, []
+    for n, version in enumerate(versions):
+        with watch.of("versions"):
+            draw = version.draw(source, rng)
+        other = ask(draw.volume, n + 1, f"Segmenting version {n + 1} of {len(versions)} ({version.kind})")
+        with watch.of("evidence"):
+            if draw.restore is None:
+                reformed += draw.volume.voxels
+                in_place += 1
+            else:
+                other = draw.restore(other)
+            vote += other
+            unrest += np.abs(answer - other).sum(0)
+            disagreements.append(detector.disagreement(answer, other))
+    progress((len(versions) + 1) / (len(versions) + 2), "Measuring the spectrum")
+    with watch.of("evidence"):
+        vote /= len(versions)
+        unrest /= 2 * len(versions)
+        reformed /= max(in_place, 1)
+        features = detector.novelty_features(source.spectrum, volume, answer, target)
+        profile = converter.radial_profile(source.spectrum, detector.PROFILE_EDGES)
+    return Observation(
+        answer, vote, unrest, np.array(disagreements), features, profile, volume.with_voxels(reformed), watch.seconds
+    )
+
+
+def _checked(target: Target, answer: np.ndarray) -> np.ndarray:
+    classes = len(target.structures) + 1
+    if answer.ndim != 4 or answer.shape[0] != classes:
+        raise InputError(f"Target '{target.name}' answered with shape {answer.shape}; expected {classes} classes in 3D.")
+    if not np.isfinite(answer).all():
+        raise InputError(f"Target '{target.name}' answered with NaN or Inf for this volume; it cannot be used here.")
+    return answer

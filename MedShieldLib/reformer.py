@@ -1,0 +1,70 @@
+"""The reformer: which versions suit a target, and what they say together.
+
+The family is chosen on clean volumes alone: of each kind, the strongest version that the target still
+tolerates. An attack is never looked at, so none can be fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from MedShieldLib import detector
+from MedShieldLib.errors import Cancelled
+from MedShieldLib.observation import IsCancelled, Progress
+from MedShieldLib.targets.base import Target
+from MedShieldLib.versions import AngularStop, LowPass, Median, Moved, Source, Version, WaveletShrinkage
+from MedShieldLib.volume import Volume
+
+# Of each kind, from strong to weak; the last one is taken when the target tolerates none.
+_LADDERS: tuple[tuple[Version, ...], ...] = (
+    tuple(LowPass(c) for c in (0.35, 0.45, 0.55, 0.65, 0.75)),
+    tuple(WaveletShrinkage(s) for s in (0.15, 0.11, 0.08, 0.055, 0.035)),
+    tuple(AngularStop(half_angle=a) for a in (45.0, 35.0, 25.0)),
+    tuple(Median(n) for n in (2, 1)),
+)
+# Mean clean disagreement that a version may cause.
+TOLERANCE = 0.06
+
+
+def choose(
+    target: Target,
+    volumes: Sequence[Volume],
+    *,
+    tolerance: float = TOLERANCE,
+    seed: int = 0,
+    progress: Progress = lambda fraction, step: None,
+    cancelled: IsCancelled = lambda: False,
+) -> tuple[Version, ...]:
+    """The family for a target: in-place filters, and moved ones around the two mildest kinds of filter.
+
+    Args:
+        volumes: a few clean volumes; each costs up to about fifteen inferences.
+
+    Raises:
+        Cancelled: when `cancelled()` says so.
+    """
+    answers = [target.probabilities(v) for v in volumes]
+    chosen: list[Version] = []
+    for n, ladder in enumerate(_LADDERS):
+        for version in ladder:
+            if cancelled():
+                raise Cancelled
+            progress(n / len(_LADDERS), f"Choosing the reformer: {version.kind}")
+            if _clean_disagreement(target, volumes, answers, version, seed) <= tolerance:
+                break
+        chosen.append(version)
+    low_pass, wavelet, angular, median = chosen
+    return (low_pass, wavelet, angular, median, Moved(3, False, wavelet), Moved(3, True, low_pass))
+
+
+def _clean_disagreement(
+    target: Target, volumes: Sequence[Volume], answers: Sequence[np.ndarray], version: Version, seed: int
+) -> float:
+    losses = []
+    for n, (volume, answer) in enumerate(zip(volumes, answers, strict=True)):
+        draw = version.draw(Source(volume, target.grid(volume), target.finest_mm), np.random.default_rng(seed + n))
+        other = target.probabilities(draw.volume)
+        losses.append(detector.disagreement(answer, draw.restore(other) if draw.restore else other).mean())
+    return float(np.mean(losses))

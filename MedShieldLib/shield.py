@@ -1,0 +1,176 @@
+"""The shield: converter, detector and reformer in front of a target.
+
+`Shield.check_and_segment` is the one way through which every face (command line, Slicer, browser, Python)
+checks a volume.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import numpy as np
+
+from MedShieldLib import __version__, detector, heatmap
+from MedShieldLib.export.agreement import compare
+from MedShieldLib.calibration import Calibration
+from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.observation import IsCancelled, Observation, Progress, Stopwatch, observe
+from MedShieldLib.result import (
+    CalibrationInfo,
+    CheckResult,
+    EvidenceItem,
+    SpectrumProfile,
+    TargetInfo,
+    Verdict,
+)
+from MedShieldLib.targets.base import Target
+from MedShieldLib.versions import Source
+from MedShieldLib.volume import Segmentation, Volume
+
+_SHARE_OF_OBSERVING = 0.9  # of the progress bar
+
+
+class Shield:
+    """Checks volumes before a target's segmentation is believed.
+
+    Args:
+        target: the model under protection.
+        calibration: made for this target with its present weights.
+        alpha: accepted rate of false alarms, in (0, 1).
+        seed: of the random versions; None draws a fresh one for every check, which an attacker cannot know.
+
+    Raises:
+        InputError: if alpha is out of range or the calibration belongs to another target.
+    """
+
+    def __init__(
+        self, target: Target, calibration: Calibration, *, alpha: float = 0.05, seed: int | None = None
+    ) -> None:
+        if not 0 < alpha < 1:
+            raise InputError(f"The alarm rate alpha is {alpha}; give a number between 0 and 1, such as 0.05.")
+        calibration.require_target(target)
+        self.target, self.calibration, self.alpha, self.seed = target, calibration, alpha, seed
+
+    @classmethod
+    def for_target(
+        cls,
+        target: Target,
+        calibration: Calibration | str | Path | None = None,
+        *,
+        alpha: float = 0.05,
+        seed: int | None = None,
+        quick: bool = False,
+    ) -> Shield:
+        """A shield with a given calibration (or its file), or with the one that ships for the target.
+
+        Args:
+            quick: use two versions instead of the whole family: faster, and easier to fool.
+        """
+        if calibration is None:
+            calibration = Calibration.shipped(target)
+        elif not isinstance(calibration, Calibration):
+            calibration = Calibration.load(calibration)
+        return cls(target, calibration.quick() if quick else calibration, alpha=alpha, seed=seed)
+
+    def check_and_segment(
+        self, volume: Volume, progress: Progress | None = None, cancelled: IsCancelled | None = None
+    ) -> CheckResult:
+        """Check a volume and segment it, defended where it was not clean.
+
+        Raises:
+            InputError: if the volume cannot be checked.
+            Cancelled: when `cancelled()` says so.
+        """
+        progress, cancelled = progress or (lambda fraction, step: None), cancelled or (lambda: False)
+        volume.require_checkable()
+        seed = secrets.randbits(32) if self.seed is None else self.seed
+        watch = Stopwatch()
+        with watch.of("total"):
+            seen = observe(
+                self.target,
+                volume,
+                self.calibration.versions,
+                seed,
+                lambda fraction, step: progress(_SHARE_OF_OBSERVING * fraction, step),
+                cancelled,
+            )
+            p_attack, p_novelty = self._p_values(seen)
+            verdict = detector.verdict(p_attack, p_novelty, self.alpha)
+            if cancelled():
+                raise Cancelled
+            progress(_SHARE_OF_OBSERVING, "Comparing the segmentations")
+            with watch.of("labels"):
+                original = self._segmentation(seen.answer, volume)
+                defended = original if verdict is Verdict.CLEAN else self._segmentation(seen.vote, volume)
+            with watch.of("agreement"):
+                structures = compare(original, defended)
+            with watch.of("heatmap"):
+                source = Source(volume, self.target.grid(volume), self.target.finest_mm)
+                heat = heatmap.combined(source, seen.unrest)
+        progress(1.0, "Checked")
+        return CheckResult(
+            volume=volume,
+            verdict=verdict,
+            p_attack=p_attack,
+            p_novelty=p_novelty,
+            alpha=self.alpha,
+            evidence=self._evidence(seen),
+            structures=structures,
+            original=original,
+            defended=defended,
+            reformed=seen.reformed,
+            heatmap=heat,
+            spectrum=self._spectrum(seen),
+            timings_s={**seen.timings_s, **watch.seconds},
+            target=TargetInfo(self.target.name, self.target.sha256),
+            calibration=self._calibration_info(),
+            input_sha256=volume.sha256(),
+            seed=seed,
+            version=__version__,
+            notes=self._notes(),
+        )
+
+    def _p_values(self, seen: Observation) -> tuple[float, float]:
+        scale = self.calibration.normaliser
+        features = np.array(list(seen.features.values()))
+        return (
+            detector.p_value(float(scale.instability(seen.disagreements)), self.calibration.instability),
+            detector.p_value(float(scale.novelty(features)), self.calibration.novelty),
+        )
+
+    def _evidence(self, seen: Observation) -> tuple[EvidenceItem, ...]:
+        """The two fused scores first, then what went into them."""
+        clean, scale = self.calibration, self.calibration.normaliser
+        features = np.array(list(seen.features.values()))
+        items = [
+            _item("instability", "instability", float(scale.instability(seen.disagreements)), clean.instability),
+            _item("novelty", "novelty", float(scale.novelty(features)), clean.novelty),
+        ]
+        for n, value in enumerate(scale.per_version(seen.disagreements)):
+            name = f"{clean.versions[n].kind.replace('_', ' ')} version"
+            items.append(_item(name, "instability", float(value), clean.per_version[:, n]))
+        for n, name in enumerate(clean.feature_names):
+            items.append(_item(name, "novelty", seen.features[name], clean.features[:, n]))
+        return tuple(items)
+
+    def _spectrum(self, seen: Observation) -> SpectrumProfile:
+        edges, (low, high) = detector.PROFILE_EDGES, self.calibration.profile_band()
+        return SpectrumProfile((edges[1:] + edges[:-1]) / 2, seen.profile - seen.profile[1], low, high)
+
+    def _segmentation(self, probabilities: np.ndarray, volume: Volume) -> Segmentation:
+        return Segmentation(
+            volume.with_voxels(self.target.labelmap(probabilities, volume)), tuple(self.target.structures)
+        )
+
+    def _calibration_info(self) -> CalibrationInfo:
+        c = self.calibration
+        return CalibrationInfo(c.name, c.sha256, c.n_subjects, len(c.subjects))
+
+    def _notes(self) -> tuple[str, ...]:
+        support = self.calibration.support(self.alpha)
+        return (support,) if support else ()
+
+
+def _item(name: str, kind: str, value: float, clean: np.ndarray) -> EvidenceItem:
+    return EvidenceItem(name, kind, value, 100 * float(np.mean(clean < value)), np.sort(clean))

@@ -1,0 +1,108 @@
+"""Benign shifts: what scanners, protocols and archives do to a volume without any attacker.
+
+Calibration draws from them at mild strength, so that an ordinary noisy or blurred scan is not called an
+attack; the benchmark measures false alarms per shift at full strength. torchio does what it can do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from MedShieldLib.converter import intensity_range
+from MedShieldLib.errors import InputError
+from MedShieldLib.volume import Volume
+
+Shift = Callable[[Volume, np.random.Generator], Volume]
+
+
+def none(volume: Volume, rng: np.random.Generator) -> Volume:
+    """The volume itself."""
+    return volume
+
+
+def rician_noise(volume: Volume, rng: np.random.Generator, percent: tuple[float, float] = (0.5, 3.0)) -> Volume:
+    """Rician noise (Gudbjartsson and Patz 1995) of `percent` of the intensity range."""
+    low, high = intensity_range(volume.voxels)
+    sigma = (high - low) * rng.uniform(*percent) / 100
+    x = volume.voxels.astype(np.float32) - min(low, 0.0)
+    noise = rng.standard_normal((2, *x.shape), np.float32) * np.float32(sigma)
+    return volume.with_voxels(np.sqrt((x + noise[0]) ** 2 + noise[1] ** 2) + np.float32(min(low, 0.0)))
+
+
+def bias_field(volume: Volume, rng: np.random.Generator, strength: float = 0.15) -> Volume:
+    """A smooth gain, log-normal at 3x3x3 knots with standard deviation `strength`, as coils leave it."""
+    import torch
+
+    knots = torch.from_numpy(rng.normal(0, strength, (1, 1, 3, 3, 3)).astype(np.float32))
+    gain = torch.nn.functional.interpolate(knots, volume.voxels.shape, mode="trilinear", align_corners=True)
+    return volume.with_voxels(volume.voxels.astype(np.float32) * gain[0, 0].exp().numpy())
+
+
+def gamma(volume: Volume, rng: np.random.Generator, log_gamma: float = 0.2) -> Volume:
+    """Intensity to the power of exp(u), u uniform within +-`log_gamma`, on the intensity range."""
+    low, high = intensity_range(volume.voxels)
+    unit = np.clip((volume.voxels.astype(np.float32) - low) / (high - low), 0, None)
+    return volume.with_voxels((unit ** np.float32(np.exp(rng.uniform(-log_gamma, log_gamma)))) * (high - low) + low)
+
+
+def blur(volume: Volume, rng: np.random.Generator, sigma_mm: tuple[float, float] = (0.4, 1.0)) -> Volume:
+    """Gaussian blur of a standard deviation drawn from `sigma_mm`."""
+    return _torchio(volume, rng, "RandomBlur", std=sigma_mm)
+
+
+def anisotropy(volume: Volume, rng: np.random.Generator, factor: tuple[float, float] = (1.2, 2.0)) -> Volume:
+    """One axis acquired `factor` times coarser, and resampled back."""
+    return _torchio(volume, rng, "RandomAnisotropy", downsampling=factor)
+
+
+def motion(volume: Volume, rng: np.random.Generator, degrees: float = 2.0, mm: float = 2.0) -> Volume:
+    """One rigid movement during the scan (Shaw et al. 2019)."""
+    return _torchio(volume, rng, "RandomMotion", degrees=degrees, translation=mm, num_transforms=1)
+
+
+def ghosting(volume: Volume, rng: np.random.Generator, intensity: tuple[float, float] = (0.05, 0.2)) -> Volume:
+    """Ghosts along the phase-encoding direction."""
+    return _torchio(volume, rng, "RandomGhosting", intensity=intensity)
+
+
+def spike(volume: Volume, rng: np.random.Generator, intensity: tuple[float, float] = (0.05, 0.15)) -> Volume:
+    """A spike in k-space (herringbone)."""
+    return _torchio(volume, rng, "RandomSpike", num_spikes=1, intensity=intensity)
+
+
+def rotation(volume: Volume, rng: np.random.Generator, degrees: float = 6.0) -> Volume:
+    """The head turned by up to `degrees` about each axis, resampled linearly."""
+    return _torchio(volume, rng, "RandomAffine", scales=0, degrees=degrees, default_pad_value="minimum")
+
+
+def eight_bit(volume: Volume, rng: np.random.Generator) -> Volume:
+    """Stored with 256 grey levels over the intensity range, as some archives do."""
+    low, high = intensity_range(volume.voxels)
+    levels = np.round(np.clip((volume.voxels.astype(np.float32) - low) / (high - low), 0, 1) * 255)
+    return volume.with_voxels(levels / np.float32(255) * np.float32(high - low) + np.float32(low))
+
+
+# What a calibration draws from; `none` first, so that every subject is also seen as it is.
+CALIBRATION: tuple[Shift, ...] = (none, rician_noise, bias_field, gamma, blur, anisotropy, rotation, eight_bit)
+
+
+def apply(shift: Shift, volume: Volume, seed: int) -> Volume:
+    """One shift with its own random generator; the same seed gives the same volume."""
+    return shift(volume, np.random.default_rng(seed))
+
+
+def _torchio(volume: Volume, rng: np.random.Generator, transform: str, **parameters) -> Volume:
+    """A torchio transform by name, seeded; array axes are passed as they are, spacing along with them."""
+    try:
+        import torch
+        import torchio
+    except ImportError as error:
+        raise InputError('Benign augmentation needs torchio; install it with pip install "medshield[train]".') from error
+    affine = np.diag([*reversed(volume.spacing), 1.0])
+    image = torchio.ScalarImage(tensor=torch.from_numpy(volume.voxels.astype(np.float32))[None], affine=affine)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(rng.integers(2**31)))
+        changed = getattr(torchio, transform)(**parameters)(image)
+    return volume.with_voxels(changed.data[0].numpy())

@@ -1,0 +1,215 @@
+"""Versions of a volume: the same anatomy, drawn through a random filter or seen from another place.
+
+A version is a kind with a strength; each draw takes its own random parameters from the check's seed, which
+an attacker does not know. The target's answer to a draw is mapped back before it is compared or voted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+
+from MedShieldLib import converter
+from MedShieldLib.targets.grid import WorkingGrid
+from MedShieldLib.volume import Volume
+
+Restore = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What all versions of one volume share, computed once.
+
+    Attributes:
+        volume: the volume under check.
+        grid: the target's working grid for it.
+        finest_mm: the smallest voxel size that the target sees; filters act on what lies above it.
+    """
+
+    volume: Volume
+    grid: WorkingGrid
+    finest_mm: float
+
+    @cached_property
+    def spectrum(self) -> converter.Spectrum:
+        """The FFT of the volume."""
+        return converter.Spectrum.of(self.volume)
+
+    @cached_property
+    def width(self) -> float:
+        """The intensity range (0.5 to 99.5 %), the unit of all strengths."""
+        low, high = converter.intensity_range(self.volume.voxels)
+        return high - low
+
+    @property
+    def seen_mm(self) -> float:
+        """The finest detail that the volume has and the target sees, in mm."""
+        return max(self.finest_mm, min(self.volume.spacing))
+
+    @property
+    def voxels_per_cell(self) -> np.ndarray:
+        """Voxels of the volume in one cell of the working grid, along each grid axis."""
+        return np.array([self.grid.volume_shape[a] for a in self.grid.axes]) / self.grid.shape
+
+    @property
+    def nyquist(self) -> float:
+        """Its frequency in cycles/mm."""
+        return 0.5 / self.seen_mm
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One drawn version: a volume in the source's geometry, and how to map an answer to it back.
+
+    `restore` takes and returns (C, K', J', I') on the target's working grid; None where nothing moved.
+    """
+
+    volume: Volume
+    restore: Restore | None = None
+
+
+@dataclass(frozen=True)
+class LowPass:
+    """FFT low-pass at `cutoff` of the Nyquist frequency that the target sees, +-10 % by the draw."""
+
+    cutoff: float
+    kind = "low_pass"
+
+    def draw(self, source: Source, rng: np.random.Generator) -> Draw:
+        """One draw."""
+        cutoff = self.cutoff * source.nyquist * rng.uniform(0.9, 1.1)
+        return Draw(source.volume.with_voxels(converter.low_pass(source.spectrum, cutoff)))
+
+
+@dataclass(frozen=True)
+class WaveletShrinkage:
+    """Wavelet soft threshold of `strength` times the intensity range; family and grid shift by the draw."""
+
+    strength: float
+    kind = "wavelet"
+
+    def draw(self, source: Source, rng: np.random.Generator) -> Draw:
+        """One draw."""
+        # Where voxels are finer than what the target sees, a change must fill whole cells of the target's grid
+        # to matter, and its orthonormal coefficients grow by sqrt(8) a level.
+        extra = max(0.0, np.log2(source.seen_mm / min(source.volume.spacing)))
+        threshold = self.strength * source.width * 8 ** (extra / 2) * rng.uniform(0.85, 1.15)
+        family = ("haar", "db2", "sym4", "bior2.2")[rng.integers(4)]
+        shift = tuple(int(n) for n in rng.integers(0, 8, 3))
+        voxels = converter.wavelet_shrinkage(source.volume.voxels, threshold, 3 + round(extra), family, shift)
+        return Draw(source.volume.with_voxels(voxels))
+
+
+@dataclass(frozen=True)
+class Median:
+    """Separable median with taps one seen voxel apart, repeated `passes` times."""
+
+    passes: int = 1
+    kind = "median"
+
+    def draw(self, source: Source, rng: np.random.Generator) -> Draw:
+        """One draw (the same each time)."""
+        step = max(1, round(source.seen_mm / min(source.volume.spacing)))
+        voxels = source.volume.voxels
+        for _ in range(self.passes):
+            voxels = converter.median(voxels, step)
+        return Draw(source.volume.with_voxels(voxels))
+
+
+@dataclass(frozen=True)
+class AngularStop:
+    """Random double cones of directions removed above `above` of the seen Nyquist frequency.
+
+    Three cones along random orthogonal axes, each of `half_angle` degrees.
+    """
+
+    half_angle: float = 35.0
+    above: float = 0.35
+    kind = "angular_stop"
+
+    def draw(self, source: Source, rng: np.random.Generator) -> Draw:
+        """One draw."""
+        axes, _ = np.linalg.qr(rng.standard_normal((3, 3)))
+        transfer_angle, above = np.deg2rad(self.half_angle), self.above * source.nyquist
+        voxels = converter.angular_stop(source.spectrum, axes, transfer_angle, above)
+        return Draw(source.volume.with_voxels(voxels))
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A version shifted by up to `reach` seen voxels, mirrored left-right by the draw if `mirror`, then filtered.
+
+    The network meets the same anatomy on other cells of its strides; the answer is moved back.
+    """
+
+    reach: int
+    mirror: bool
+    inner: LowPass | WaveletShrinkage | Median | AngularStop | None = None
+
+    @property
+    def kind(self) -> str:
+        """"moved", with the kind of the filter inside."""
+        base = "mirrored" if self.mirror else "moved"
+        return f"{base}_{self.inner.kind}" if self.inner else base
+
+    def draw(self, source: Source, rng: np.random.Generator) -> Draw:
+        """One draw."""
+        volume = source.volume if self.inner is None else self.inner.draw(source, rng).volume
+        cells = rng.integers(1, self.reach + 1, 3) * rng.choice((-1, 1), 3)
+        # A whole voxel of a coarse axis is no whole number of cells: leave such an axis in place.
+        cells = np.where(source.voxels_per_cell < 0.75, 0, cells)
+        return _move(volume, source.grid, tuple(int(n) for n in cells), self.mirror)
+
+
+Version = LowPass | WaveletShrinkage | Median | AngularStop | Moved
+_CLASSES = {c.__name__: c for c in (LowPass, WaveletShrinkage, Median, AngularStop, Moved)}
+
+
+def to_json(version: Version) -> dict:
+    """A version as plain data."""
+    parameters = {k: v for k, v in asdict(version).items() if k != "inner"}
+    if isinstance(version, Moved) and version.inner is not None:
+        parameters["inner"] = to_json(version.inner)
+    return {"type": type(version).__name__, **parameters}
+
+
+def from_json(data: dict) -> Version:
+    """The inverse of `to_json`.
+
+    Raises:
+        KeyError, TypeError: if `data` is not a version.
+    """
+    parameters = {k: v for k, v in data.items() if k != "type"}
+    if parameters.get("inner") is not None:
+        parameters["inner"] = from_json(parameters["inner"])
+    return _CLASSES[data["type"]](**parameters)
+
+
+def _move(volume: Volume, grid: WorkingGrid, cells: tuple[int, int, int], mirror: bool) -> Draw:
+    """Shift by whole cells of the working grid (edges repeated) and mirror along its last axis."""
+    mirrored = grid.axes[2]
+    steps = [0, 0, 0]
+    for g, cell in enumerate(cells):
+        axis = grid.axes[g]
+        sign = -1 if g in grid.flips else 1
+        steps[axis] = sign * round(cell * grid.volume_shape[axis] / grid.shape[g])
+    voxels = volume.voxels
+    if mirror:
+        voxels = np.flip(voxels, mirrored)
+    moved = _shift(voxels, tuple(steps))
+
+    def restore(answer: np.ndarray) -> np.ndarray:
+        back = _shift(answer, (0, *(-n for n in cells)))
+        return np.flip(back, 3) if mirror else back
+
+    return Draw(volume.with_voxels(moved), restore)
+
+
+def _shift(x: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
+    """Whole-voxel shift along each axis; what comes in repeats the edge."""
+    padding = [(max(0, n), max(0, -n)) for n in steps]
+    window = tuple(slice(max(0, -n), max(0, -n) + size) for n, size in zip(steps, x.shape, strict=True))
+    return np.pad(x, padding, mode="edge")[window]
