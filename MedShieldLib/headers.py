@@ -1,7 +1,7 @@
 """What the raw header of a NIfTI, NRRD or MHA file claims, and how many voxels the file holds.
 
-ITK repairs senseless NIfTI headers and fills truncated files with zeros without a word, hence this look of
-our own, which comes before ITK allocates anything. Nothing here reads voxels; `reading.py` does.
+ITK repairs senseless NIfTI headers, turns NaN into 0 and fills truncated files with zeros without a word,
+hence this look of our own, which comes before ITK allocates anything. Nothing here keeps voxels.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from MedShieldLib.errors import InputError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _TEXT_HEADER_LIMIT = 4 << 20
-_CHUNK = 1 << 16
+# Inflates to 16 MB at the very most.
+_PIECE = 1 << 14
 _ZLIB_OR_GZIP = 47
 # Bytes of a voxel for each NIfTI type that ITK reads.
 _NIFTI_BYTES = {
@@ -38,6 +41,7 @@ _NIFTI_BYTES = {
     1280: 8,
     2304: 4,
 }
+_NIFTI_REAL = (16, 64)
 
 
 @dataclass(frozen=True)
@@ -49,26 +53,38 @@ class Storage:
         compressed: the stream is zlib or gzip.
         skip: bytes of the (inflated) stream before the first voxel.
         claimed: bytes of voxels by the header, where ITK cannot tell because it rescales to another type.
+        real: the data type, where the voxels are real numbers that ITK would "correct" to finite ones.
     """
 
     offset: int
     compressed: bool
     skip: int = 0
     claimed: int | None = None
+    real: np.dtype | None = None
 
-    def held_bytes(self, path: Path, enough: int) -> int:
-        """How many bytes of voxels the file holds; a compressed one is inflated in small pieces, never kept.
+    def require_whole(self, path: Path, claimed: int) -> None:
+        """Go through the file in small pieces, keeping none, and refuse it unless it holds all its voxels.
 
-        Inflating stops beyond `enough` bytes, so that a file which expands without end does no harm.
+        Ends soon after `claimed` bytes, so that a file which expands without end does no harm.
 
         Raises:
-            InputError: if the compressed stream is cut short or fails its checksum.
+            InputError: for fewer bytes than claimed, a wrong checksum, or (if `real`) NaN or infinity.
         """
-        if not self.compressed:
-            return path.stat().st_size - self.offset - self.skip
+        held, rest = -self.skip, b""
         with path.open("rb") as stream, _damage_named(path):
             stream.seek(self.offset)
-            return _inflated_size(stream, enough + self.skip) - self.skip
+            for piece in _inflated(stream) if self.compressed else _pieces(stream):
+                voxels = piece[max(0, -held) : max(0, claimed - held)]
+                held += len(piece)
+                if self.real is not None:
+                    rest = _require_finite(path, rest + voxels, self.real)
+                if held > claimed:
+                    break
+        if held < claimed:
+            raise InputError(
+                f"{path} is cut short or damaged: its header claims {claimed:,} bytes of voxels and it holds "
+                f"{max(held, 0):,}; copy or download it again."
+            )
 
 
 def storage_of(path: Path) -> Storage:
@@ -91,10 +107,12 @@ def require_spacing(name: object, spacing: Sequence[float]) -> None:
 
 @contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
-    """Turns what the decompressors raise into one sentence about the file."""
+    """Turns what decompressors and the parsing of numbers raise into one sentence about the file."""
     try:
         yield
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+    except InputError:
+        raise
+    except (EOFError, zlib.error, gzip.BadGzipFile, ValueError):
         raise InputError(cut_short(path)) from None
 
 
@@ -102,26 +120,39 @@ def cut_short(path: Path) -> str:
     return f"{path} is cut short or damaged; copy or download it again."
 
 
+def not_finite(name: object) -> str:
+    return f"{name} has voxels that are NaN, infinite or beyond float32; mask them."
+
+
 def no_header(path: Path, kind: str) -> str:
     return f"{path} does not begin like {kind} image; it is something else, or cut short."
 
 
-def _inflated_size(stream: BinaryIO, enough: int) -> int:
-    """Bytes in a zlib stream or in a row of gzip members, checksums checked, up to some beyond `enough`."""
-    total, inflater = 0, zlib.decompressobj(_ZLIB_OR_GZIP)
-    while chunk := stream.read(_CHUNK):
-        while chunk:
+def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: stream.read(_PIECE), b"")
+
+
+def _inflated(stream: BinaryIO) -> Iterator[bytes]:
+    """The contents of a zlib stream or of a row of gzip members; their checksums are checked on the way."""
+    inflater = zlib.decompressobj(_ZLIB_OR_GZIP)
+    for piece in _pieces(stream):
+        while piece:
             if inflater.eof:
-                if not _GZIP_MAGIC.startswith(chunk[:2]):
-                    return total  # padding after the last member
+                if not _GZIP_MAGIC.startswith(piece[:2]):
+                    return  # padding after the last member
                 inflater = zlib.decompressobj(_ZLIB_OR_GZIP)
-            total += len(inflater.decompress(chunk))
-            chunk = inflater.unused_data
-        if total > enough:
-            return total
+            yield inflater.decompress(piece)
+            piece = inflater.unused_data
     if not inflater.eof:
         raise EOFError
-    return total
+
+
+def _require_finite(path: Path, data: bytes, real: np.dtype) -> bytes:
+    """The bytes behind the last whole number of `data`, once the others are found finite."""
+    count = len(data) // real.itemsize
+    if not np.isfinite(np.frombuffer(data, real, count)).all():
+        raise InputError(not_finite(path))
+    return data[count * real.itemsize :]
 
 
 def _nifti(path: Path) -> Storage:
@@ -155,7 +186,8 @@ def _nifti_storage(path: Path, header: bytes, compressed: bool) -> Storage:
         )
     (start,) = struct.unpack_from(f"{order}f", header, 108)
     skip = max(int(start), len(header)) if math.isfinite(start) else len(header)
-    return Storage(0, compressed, skip, claimed=math.prod(sizes[:axes]) * _NIFTI_BYTES[kind])
+    real = np.dtype(f"{order}f{_NIFTI_BYTES[kind]}") if kind in _NIFTI_REAL else None
+    return Storage(0, compressed, skip, math.prod(sizes[:axes]) * _NIFTI_BYTES[kind], real)
 
 
 def _nrrd(path: Path) -> Storage:
@@ -167,6 +199,8 @@ def _nrrd(path: Path) -> Storage:
     encoding = fields.get("encoding", "")
     if encoding not in ("raw", "gzip", "gz"):
         raise InputError(f"{path} has the NRRD encoding {encoding!r}; save it as raw or gzip.")
+    spacings = fields.get("spacings", "").lower().replace("nan", "").split()  # nan: an axis without a length
+    require_spacing(path, [float(mm) for mm in spacings])
     return Storage(end, encoding != "raw")
 
 

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from MedShieldLib import dicom_series, itk
 from MedShieldLib.errors import InputError
-from MedShieldLib.headers import Storage, cut_short, require_spacing, storage_of
+from MedShieldLib.headers import cut_short, require_spacing, storage_of
 
 # The parser for each extension; others that SimpleITK has are left alone, since files come from anywhere.
 _IMAGE_IO = {".nii": "NiftiImageIO", ".nii.gz": "NiftiImageIO", ".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
@@ -62,7 +62,7 @@ def _read_file(path: Path, component: int | None) -> sitk.Image:
             channels = reader.GetNumberOfComponents()
             frames = reader.GetSize()[3:]
             chosen = itk.require_component(path, component, math.prod(frames) * channels)
-            _require_whole(path, reader, storage)
+            storage.require_whole(path, storage.claimed or _claimed_bytes(reader))
             _limit_to_frame(reader, chosen // channels)
             return itk.scalar_image(path, reader.Execute(), chosen % channels)
         except RuntimeError as error:
@@ -84,16 +84,9 @@ def _require_volume(path: Path, reader: sitk.ImageFileReader) -> None:
     itk.require_memory(path, size[:3], reader.GetNumberOfComponents())
 
 
-def _require_whole(path: Path, reader: sitk.ImageFileReader, storage: Storage) -> None:
-    """Refuse a file that holds fewer voxels than its header claims, before anything is allocated for them."""
+def _claimed_bytes(reader: sitk.ImageFileReader) -> int:
     item = sitk.Image([1, 1, 1], reader.GetPixelIDValue()).GetSizeOfPixelComponent()
-    claimed = storage.claimed or math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * item
-    held = storage.held_bytes(path, enough=claimed)
-    if held < claimed:
-        raise InputError(
-            f"{path} is cut short or damaged: its header claims {claimed:,} bytes of voxels and it holds "
-            f"{max(held, 0):,}; copy or download it again."
-        )
+    return math.prod(reader.GetSize()) * reader.GetNumberOfComponents() * item
 
 
 def _limit_to_frame(reader: sitk.ImageFileReader, frame: int) -> None:

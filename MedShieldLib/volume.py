@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from MedShieldLib.errors import InputError
-from MedShieldLib.headers import require_spacing
+from MedShieldLib.headers import not_finite, require_spacing
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -187,7 +187,7 @@ def _require_contrast(name: object, voxels: np.ndarray) -> None:
     with np.errstate(all="ignore"):
         span = np.float32(high) - np.float32(low)
     if not np.isfinite(span):
-        raise InputError(f"{name} has voxels that are NaN, infinite or beyond float32; mask them.")
+        raise InputError(not_finite(name))
     if low == high:
         raise InputError(f"{name} is constant: every voxel is {low:g}.")
 
