@@ -52,4 +52,4 @@ def load(weights: Path = WEIGHTS) -> NetworkTarget:
 def target_of(network: torch.nn.Module, sha256: str) -> NetworkTarget:
     """A network of this architecture as a target; training uses it to validate half-trained weights."""
     spacing = (SPACING_MM, SPACING_MM, SPACING_MM)
-    return NetworkTarget(NAME, network, STRUCTURES, sha256, spacing, ORIENTATION, divisor=DIVISOR)
+    return NetworkTarget(NAME, network, STRUCTURES, sha256, spacing, ORIENTATION, divisor=DIVISOR, one_piece=True)

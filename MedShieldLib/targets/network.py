@@ -5,9 +5,12 @@ The reference target and TorchScript files are both this; what is particular to 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 
 from MedShieldLib.errors import InputError
 from MedShieldLib.targets import window as windows
@@ -18,6 +21,8 @@ from MedShieldLib.volume import Structure, Volume
 _BACK_PROJECTIONS = 4
 # A bound of 2 intensity units may arrive as 1.99998; it still allows 2.
 _FLOAT32_SLACK = 3e-5
+# Slices of a label map that are made at once.
+_SLAB = 64
 
 
 class NetworkTarget:
@@ -33,6 +38,7 @@ class NetworkTarget:
         window: intensities that map to [0, 1].
         patch_size: (k', j', i') for MONAI's sliding window; None runs the whole volume at once.
         divisor: the network needs grid sizes that are multiples of this; the rest is padded.
+        one_piece: the structures form one body; whatever does not touch it is dropped from label maps.
     """
 
     def __init__(
@@ -46,17 +52,14 @@ class NetworkTarget:
         window: windows.Window | None = None,
         patch_size: tuple[int, int, int] | None = None,
         divisor: int = 1,
+        one_piece: bool = False,
     ) -> None:
         self.name, self.structures, self.sha256 = name, tuple(structures), sha256
         self.network = network.eval().requires_grad_(False)
         self.spacing, self.orientation = spacing, orientation
+        self.finest_mm = min(spacing)
         self.window_rule = window or windows.Window()
-        self.patch_size, self.divisor = patch_size, divisor
-
-    @property
-    def finest_mm(self) -> float:
-        """The smallest voxel size that the network sees."""
-        return min(self.spacing)
+        self.patch_size, self.divisor, self.one_piece = patch_size, divisor, one_piece
 
     def probabilities(self, volume: Volume) -> np.ndarray:
         """float32 (C, K', J', I'); see `Target.probabilities`."""
@@ -64,16 +67,19 @@ class NetworkTarget:
             return torch.softmax(self.logits(self.window(volume)), dim=1)[0].numpy()
 
     def labelmap(self, probabilities: np.ndarray, volume: Volume) -> np.ndarray:
-        """uint8 (K, J, I): the most probable class after resampling, class by class to spare memory."""
-        grid = self._grid(volume)
-        values = (0, *(s.value for s in self.structures))
+        """uint8 (K, J, I): the most probable class after resampling, in slabs to spare memory."""
+        if self.one_piece:
+            probabilities = probabilities * _largest_piece(probabilities.argmax(0) > 0)
+        grid, answers = self.grid(volume), torch.from_numpy(np.ascontiguousarray(probabilities))
+        labels = torch.zeros(volume.voxels.shape, dtype=torch.uint8)
         with torch.inference_mode():
-            best = grid.from_grid(torch.from_numpy(np.ascontiguousarray(probabilities[0])))
-            labels = torch.zeros(best.shape, dtype=torch.uint8)
-            for value, channel in zip(values[1:], probabilities[1:], strict=True):
-                candidate = grid.from_grid(torch.from_numpy(np.ascontiguousarray(channel)))
-                labels[candidate > best] = value
-                torch.maximum(best, candidate, out=best)
+            for k in range(0, len(labels), _SLAB):
+                rows = slice(k, k + _SLAB)
+                best = grid.from_grid(answers[0], rows)
+                for structure, answer in zip(self.structures, answers[1:], strict=True):
+                    candidate = grid.from_grid(answer, rows)
+                    labels[rows][candidate > best] = structure.value
+                    torch.maximum(best, candidate, out=best)
         return labels.numpy()
 
     def window(self, volume: Volume) -> torch.Tensor:
@@ -90,10 +96,10 @@ class NetworkTarget:
         wanted = (1, len(self.structures) + 1, *x.shape[2:])
         try:
             answer = self._run(x)
-        except RuntimeError as error:
-            first = str(error).strip().splitlines()[0]
+        except (RuntimeError, torch.jit.Error) as error:
+            reason = str(error).strip().rpartition("\n")[2].removeprefix("RuntimeError: ")
             raise InputError(
-                f"Target '{self.name}' cannot take one channel of {tuple(x.shape[2:])} voxels ({first}); "
+                f"Target '{self.name}' cannot take one channel of {tuple(x.shape[2:])} voxels ({reason}); "
                 "check the model's input channels and patch size."
             ) from error
         if not isinstance(answer, torch.Tensor) or tuple(answer.shape) != wanted:
@@ -102,12 +108,12 @@ class NetworkTarget:
                 f"Target '{self.name}' answered with {got} instead of {wanted}; check the number of labels."
             )
         if not torch.isfinite(answer.detach()).all():
-            raise InputError(f"Target '{self.name}' answered with NaN or Inf for this volume; it cannot be used here.")
+            raise InputError(f"Target '{self.name}' answered with NaN or Inf for this volume; use another.")
         return answer
 
     def unwindow(self, x: torch.Tensor, volume: Volume) -> Volume:
         """`volume` plus the change from its window to `x`; see `DifferentiableTarget.unwindow`."""
-        grid, gridded = self._grid(volume), self._gridded(volume)
+        grid, gridded = self.grid(volume), self._gridded(volume)
         low, high = self.window_rule.bounds(gridded)
         change = (x.detach()[0, 0] - windows.apply(gridded, (low, high))) * (high - low)
         limit = float(change.abs().max())
@@ -116,26 +122,33 @@ class NetworkTarget:
             residual = change - grid.to_grid(spread)
             if float(residual.abs().max()) <= 1e-6 * max(limit, 1e-12):
                 break
-            spread = (spread + grid.spread(residual)).clamp(-limit, limit)
+            spread.add_(grid.spread(residual)).clamp_(-limit, limit)
         return add_within(volume, spread.numpy())
 
-    def _grid(self, volume: Volume) -> WorkingGrid:
+    def grid(self, volume: Volume) -> WorkingGrid:
+        """See `Target.grid`."""
         return WorkingGrid.of(volume, self.orientation, self.spacing)
 
     def _gridded(self, volume: Volume) -> torch.Tensor:
-        voxels = np.ascontiguousarray(volume.voxels, dtype=np.float32)
-        return self._grid(volume).to_grid(torch.from_numpy(voxels))
+        return self.grid(volume).to_grid(volume.voxels)
 
     def _run(self, x: torch.Tensor) -> torch.Tensor:
         if self.patch_size is not None:
             from monai.inferers import sliding_window_inference
 
-            return sliding_window_inference(x, self.patch_size, 1, self.network, overlap=0.5, mode="gaussian")
+            infer: Callable = sliding_window_inference
+            return infer(x, self.patch_size, 1, self.network, overlap=0.5, mode="gaussian")
         padding = [(0, -n % self.divisor) for n in reversed(x.shape[2:])]
         answer = self.network(F.pad(x, [n for pair in padding for n in pair]))
         if isinstance(answer, torch.Tensor) and answer.dim() == 5:
             answer = answer[:, :, : x.shape[2], : x.shape[3], : x.shape[4]]
         return answer
+
+
+def _largest_piece(mask: np.ndarray) -> np.ndarray:
+    """The largest face-connected part of a mask (K', J', I'), bool; all of an empty one."""
+    pieces, count = ndimage.label(mask)
+    return pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:]) if count else mask
 
 
 def add_within(volume: Volume, change: np.ndarray) -> Volume:
@@ -144,11 +157,22 @@ def add_within(volume: Volume, change: np.ndarray) -> Volume:
     Integers are rounded within that bound, so that it outlives being written to a file. (Rounding all of
     them towards the original would keep it too, but would halve a small change, and so flatter the defence.)
     """
-    voxels = volume.voxels
-    if np.issubdtype(voxels.dtype, np.integer):
-        info = np.iinfo(voxels.dtype)
-        bound = np.floor(np.abs(change).max() * (1 + _FLOAT32_SLACK))
-        whole = np.rint(change).clip(-bound, bound).astype(np.int64)
-        moved = np.clip(voxels.astype(np.int64) + whole, info.min, info.max)
-        return volume.with_voxels(moved.astype(voxels.dtype))
-    return volume.with_voxels((voxels.astype(np.float64) + change).astype(voxels.dtype))
+    bound = max(float(change.max()), -float(change.min()))
+    move = _move_integers if np.issubdtype(volume.voxels.dtype, np.integer) else _move_floats
+    moved = np.empty(volume.voxels.shape, volume.voxels.dtype)
+    for k in range(len(moved)):  # slice by slice, for the steps between need wider numbers
+        moved[k] = move(volume.voxels[k], change[k], bound)
+    return volume.with_voxels(moved)
+
+
+def _move_integers(voxels: np.ndarray, change: np.ndarray, bound: float) -> np.ndarray:
+    info = np.iinfo(voxels.dtype)
+    whole = np.floor(bound * (1 + _FLOAT32_SLACK))
+    steps = np.rint(change).clip(-whole, whole).astype(np.int64)
+    return np.clip(voxels.astype(np.int64) + steps, info.min, info.max)
+
+
+def _move_floats(voxels: np.ndarray, change: np.ndarray, bound: float) -> np.ndarray:
+    moved = (voxels.astype(np.float64) + change).astype(voxels.dtype)
+    too_far = np.abs(moved.astype(np.float64) - voxels) > bound
+    return np.where(too_far, np.nextafter(moved, voxels), moved)
