@@ -1,0 +1,275 @@
+"""The command line as a person uses it: real processes and volumes, and a terminal where it matters."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedShieldLib import __version__
+from MedShieldLib.cli import parse_eps
+from MedShieldLib.errors import InputError
+from MedShieldLib.volume import Volume
+
+MEDSHIELD = (sys.executable, "-m", "MedShieldLib.cli")
+BRAIN = ("--target", "brain-tissue")
+
+
+@pytest.fixture(scope="module")
+def head(mni_2mm: Volume, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("scans with ünïcode") / "MNI 152.nii.gz"
+    mni_2mm.write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def attacked(head) -> tuple[Path, subprocess.CompletedProcess]:
+    """The head, attacked with fewer steps than the default to save time."""
+    path = head.with_name("attacked.nii.gz")
+    return path, medshield("attack", head, *BRAIN, "--eps", "8/255", "--steps", 10, "--seed", 3, "-o", path)
+
+
+@pytest.fixture(scope="module")
+def checked(head, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    out = tmp_path_factory.mktemp("clean") / "results"
+    return out, medshield("check", head, *BRAIN, "--seed", 1, "-o", out)
+
+
+def medshield(*arguments: object, command=MEDSHIELD) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "COLUMNS": "100"}
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=environment,
+    )
+
+
+def refusal(*arguments: object) -> str:
+    """The one sentence with which a command refuses its input."""
+    run = medshield(*arguments)
+    assert run.returncode == 2, run.stderr
+    assert run.stdout == "" and "Traceback" not in run.stderr
+    sentence = run.stderr.splitlines()[-1]
+    assert sentence.endswith(".")
+    return sentence
+
+
+# --- real checks
+
+
+def test_clean_head_is_clean_and_its_segmentation_untouched(checked):
+    out, run = checked
+    assert run.returncode == 0, run.stderr
+    assert "CLEAN" in run.stdout and "Grey matter" in run.stdout and str(out / "report.html") in run.stdout
+    assert "Not for clinical use" in run.stdout
+    result = json.loads((out / "result.json").read_text())
+    assert result["verdict"] == "clean" and result["p_attack"] > result["alpha"]
+    original, defended = (
+        Volume.read(out / f"{n}_segmentation.nii.gz").voxels for n in ("original", "defended")
+    )
+    assert np.array_equal(original, defended) and original.max() == 3
+
+
+def test_progress_is_plain_lines_without_a_terminal(checked):
+    _, run = checked
+    assert "Reading the volume" in run.stderr and "Segmenting" in run.stderr
+    assert "\x1b" not in run.stderr + run.stdout
+
+
+def test_attack_says_what_it_did_within_its_bound(attacked, head):
+    path, run = attacked
+    assert run.returncode == 0, run.stderr
+    assert "bound 8.00/255" in run.stdout and str(path) in run.stdout
+    clean, changed = Volume.read(head), Volume.read(path)
+    assert changed.same_geometry(clean) and changed.voxels.dtype == clean.voxels.dtype
+    width = np.percentile(clean.voxels, 99.9)  # the target's window is no wider
+    assert 0 < np.abs(changed.voxels - clean.voxels).max() <= 8 / 255 * width * 1.01
+
+
+def test_attacked_head_is_suspected_and_repaired(attacked, checked, tmp_path):
+    run = medshield("check", attacked[0], *BRAIN, "--seed", 1, "-o", tmp_path / "out")
+    assert run.returncode == 20, run.stdout + run.stderr
+    assert "SUSPECTED ATTACK" in run.stdout
+    truth = Volume.read(checked[0] / "original_segmentation.nii.gz").voxels
+    dice = {}
+    for name in ("original", "defended"):
+        labels = Volume.read(tmp_path / "out" / f"{name}_segmentation.nii.gz").voxels
+        overlaps = [
+            2 * ((labels == n) & (truth == n)).sum() / ((labels == n).sum() + (truth == n).sum())
+            for n in (1, 2, 3)
+        ]
+        dice[name] = np.mean(overlaps)
+    assert dice["original"] < 0.7 < 0.85 < dice["defended"], dice
+
+
+# --- refusals
+
+
+def test_present_results_are_kept_before_anything_is_read(head, tmp_path):
+    (tmp_path / "result.json").write_text("precious")
+    run = medshield("check", head, *BRAIN, "-o", tmp_path)
+    assert run.returncode == 2 and "--force" in run.stderr and "Reading" not in run.stderr
+    assert (tmp_path / "result.json").read_text() == "precious"
+
+
+def test_folder_that_cannot_be_made_is_refused_before_anything_is_read(head, tmp_path):
+    (tmp_path / "file").touch()
+    run = medshield("check", head, *BRAIN, "-o", tmp_path / "file" / "out")
+    assert (
+        run.returncode == 2 and str(tmp_path / "file" / "out") in run.stderr and "Reading" not in run.stderr
+    )
+
+
+def test_attack_does_not_replace_a_file_unasked(head):
+    before = head.read_bytes()
+    assert "--force" in refusal("attack", head, *BRAIN, "-o", head)
+    assert head.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["attacked.png", "attacked"])
+def test_attack_wants_a_file_format_that_it_can_write(head, tmp_path, name):
+    assert ".nii.gz" in refusal("attack", head, *BRAIN, "-o", tmp_path / name)
+
+
+def test_missing_volume_is_named(tmp_path):
+    assert "gone.nii" in refusal("check", tmp_path / "gone.nii", *BRAIN, "-o", tmp_path / "out")
+
+
+def test_alpha_outside_of_its_range_is_refused(head, tmp_path):
+    assert "1.5" in refusal("check", head, *BRAIN, "--alpha", 1.5, "-o", tmp_path / "out")
+
+
+def test_empty_folder_is_no_calibration_data(tmp_path):
+    assert str(tmp_path) in refusal("calibrate", tmp_path, *BRAIN, "-o", tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("text", ["8/256", "0.03", "1/255", "1"])
+def test_bounds_as_fractions_and_decimals(text):
+    numerator, _, denominator = text.partition("/")
+    assert parse_eps(text) == float(numerator) / float(denominator or 1)
+
+
+@pytest.mark.parametrize("text", ["", "8/", "8/0", "eight", "0", "-0.1", "2", "nan", "1/2/3"])
+def test_impossible_bound_is_refused_by_its_value(text):
+    with pytest.raises(InputError, match="8/255") as caught:
+        parse_eps(text)
+    assert f"'{text}'" in str(caught.value)
+
+
+# --- code from elsewhere
+
+
+def test_foreign_code_is_not_run_where_nobody_can_be_asked(head, tmp_path):
+    sentence = refusal("check", head, "--target", tmp_path / "model.json", "-o", tmp_path / "out")
+    assert "--trust" in sentence and "model.json" in sentence
+
+
+def test_foreign_code_is_not_looked_at_when_the_answer_is_no(head, tmp_path):
+    arguments = ("check", head, "--target", tmp_path / "gone.json", "-o", tmp_path / "out")
+    code, screen = on_a_terminal(*arguments, answer="n\n")
+    assert code == 3 and "Do you trust" in screen and "does not exist" not in screen
+
+
+def test_foreign_code_is_looked_at_when_the_answer_is_yes(head, tmp_path):
+    arguments = ("check", head, "--target", tmp_path / "gone.json", "-o", tmp_path / "out")
+    code, screen = on_a_terminal(*arguments, answer="y\n")
+    assert code == 2 and "Do you trust" in screen
+
+
+# --- cancelling and faults
+
+
+def test_ctrl_c_leaves_nothing_behind(head, tmp_path):
+    command = [*MEDSHIELD, "check", str(head), *BRAIN, "-o", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        while "Segmenting" not in run.stderr.readline():
+            assert run.poll() is None
+        began = time.monotonic()
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) == 3
+        assert time.monotonic() - began < 5
+        assert run.stderr.read().splitlines()[-1] == "Cancelled; nothing was written."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fault_is_one_sentence_and_debug_shows_where():
+    code = "from MedShieldLib import cli, jobs; jobs.CheckJob.run = lambda *_: 1 / 0; cli.main()"
+    arguments = ("check", "x", *BRAIN, "-o", "y")
+    run = medshield(*arguments, command=(sys.executable, "-c", code))
+    assert run.returncode == 1 and "--debug" in run.stderr and "Traceback" not in run.stderr
+    run = medshield(*arguments, "--debug", command=(sys.executable, "-c", code))
+    assert run.returncode == 1 and "Traceback" in run.stderr and "ZeroDivisionError" in run.stderr
+
+
+def test_missing_library_names_its_extra(tmp_path):
+    code = "import sys; sys.modules['nilearn'] = None; from MedShieldLib.cli import main; main()"
+    run = medshield("demo", "-o", tmp_path, command=(sys.executable, "-c", code))
+    assert run.returncode == 2 and "medshield[train]" in run.stderr
+
+
+# --- looking around
+
+
+def test_version():
+    assert medshield("--version").stdout == f"medshield {__version__}\n"
+
+
+def test_help_tells_commands_and_exit_codes():
+    text = medshield("--help").stdout
+    for word in ("check", "attack", "calibrate", "train-target", "info", "targets", "demo", "Exit codes"):
+        assert word in text
+
+
+def test_info_says_what_a_volume_holds(head):
+    run = medshield("info", head)
+    assert run.returncode == 0
+    assert "99 x 117 x 95" in run.stdout and "float32" in run.stdout and "yes" in run.stdout
+
+
+def test_info_says_why_a_volume_cannot_be_checked(tmp_path):
+    Volume(np.full((20, 20, 20), 7, np.int16)).write(tmp_path / "flat.nrrd")
+    run = medshield("info", tmp_path / "flat.nrrd")
+    assert run.returncode == 0 and "no: " in run.stdout
+
+
+def test_targets_are_listed_with_their_structures():
+    run = medshield("targets")
+    assert run.returncode == 0 and "brain-tissue: CSF, Grey matter, White matter" in run.stdout
+    assert "deepbet" in run.stdout
+
+
+def test_progress_bar_on_a_terminal_names_the_step(head, tmp_path):
+    code, screen = on_a_terminal("check", head, *BRAIN, "--quick", "-o", tmp_path / "out")
+    assert code in (0, 10, 20) and "Segmenting" in screen and "100%" in screen and "\x1b[" in screen
+
+
+def on_a_terminal(*arguments: object, answer: str = "") -> tuple[int, str]:
+    """Run a command on a terminal of its own: exit code and all that was shown."""
+    controller, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    command = [*MEDSHIELD, *map(str, arguments)]
+    process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
+    os.close(terminal)
+    os.write(controller, answer.encode())
+    shown = b""
+    while True:
+        try:
+            part = os.read(controller, 4096)
+        except OSError:  # how Linux says that the other side is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(controller)
+    return process.wait(60), shown.decode(errors="replace")
