@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,23 @@ __all__ = ["ATTACKS", "load_attack"]
 
 # Name: module and class. Modules load only when asked for.
 ATTACKS: dict[str, tuple[str, str]] = {
+    "fgsm": ("fgsm", "FGSM"),
+    "bim": ("bim", "BIM"),
     "pgd": ("pgd", "PGD"),
+    "segpgd": ("segpgd", "SegPGD"),
+    "cospgd": ("cospgd", "CosPGD"),
+    "apgd": ("apgd", "APGD"),
+    "sea": ("sea", "SEA"),
+    "dag": ("dag", "DAG"),
+    "asma": ("asma", "ASMA"),
+    "vafa": ("vafa", "VAFA"),
+    "sa2": ("sa2", "SA2"),
+    "low-frequency": ("low_frequency", "LowFrequency"),
+    "bias-field": ("low_frequency", "BiasField"),
+    "universal": ("universal", "Universal"),
+    "local-patch": ("patch", "LocalPatch"),
+    "square": ("square", "Square"),
+    "transfer": ("transfer", "Transfer"),
 }
 
 
@@ -26,14 +42,17 @@ def load_attack(name: str, **parameters) -> Attack:
     """The attack called `name`, its defaults overridden by `parameters`.
 
     Raises:
-        InputError: if there is no such attack, or it has no such parameter.
+        InputError: if there is no such attack, it has no such parameter, or one is missing.
     """
     if name not in ATTACKS:
         raise InputError(f"There is no attack '{name}'; use one of {', '.join(ATTACKS)}.")
     module, class_name = ATTACKS[name]
     kind = getattr(import_module(f"MedShieldLib.attacks.{module}"), class_name)
-    known = [field.name for field in fields(kind)]
+    known = {field.name: field for field in fields(kind)}
     for parameter in parameters:
         if parameter not in known:
             raise InputError(f"Attack '{name}' has no parameter '{parameter}'; it has {', '.join(known)}.")
+    for parameter, its in known.items():
+        if parameter not in parameters and its.default is MISSING and its.default_factory is MISSING:
+            raise InputError(f"Attack '{name}' needs its '{parameter}'; use it from Python.")
     return kind(**parameters)

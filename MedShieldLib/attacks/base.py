@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from MedShieldLib.attacks import losses
+from MedShieldLib.attacks.losses import LossFunction
 from MedShieldLib.attacks.ssim import ssim
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.targets.base import DifferentiableTarget
 from MedShieldLib.volume import Volume
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Progress = Callable[[float, str], None]
+Render = Callable[[torch.Tensor], torch.Tensor]
 
 # Window space is float32: the search stays this share inside its bound, so that rounding cannot pass it.
 _FLOAT32_ROOM = 1e-5
@@ -66,42 +67,65 @@ class Case:
     """One volume under attack, in window space: what an attack may ask and where it may go.
 
     Every pass through `logits` is counted, checked for cancellation and reported as progress. Every answer
-    that comes by `gradient` or `look` is weighed: `best` is the input with the lowest true Dice so far, so
-    that an attack never loses what it had found.
+    that comes by `gradient` or `look` is judged: `best` is the input with the lowest score so far, which is
+    the true mean Dice unless the attack says otherwise, so that an attack never loses what it had found.
 
     Attributes:
         target: the target under attack.
         volume: the clean volume.
         x: its window, (1, 1, K, J, I) in [0, 1].
+        reference: the target's classes for `x`, (1, K, J, I).
         eps: L-infinity bound around `x`.
         generator: the only source of randomness.
         expected_passes: for progress.
+        room: share of eps that each voxel may use, of the shape of `x`.
+        passes: how often the target's network was run.
+        best: the best input found within the bound; the clean one at first.
     """
 
     target: DifferentiableTarget
     volume: Volume
     x: torch.Tensor
+    reference: torch.Tensor
     eps: float
     generator: torch.Generator
     expected_passes: int = 1
     progress: Progress | None = None
     cancelled: Callable[[], bool] | None = None
+    room: torch.Tensor | float = 1.0
     passes: int = 0
-    best: torch.Tensor = field(init=False)
-    best_dice: float = field(init=False, default=1.0)
-    reference: torch.Tensor = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Ask the target for its clean answer.
+    @classmethod
+    def of(
+        cls,
+        target: DifferentiableTarget,
+        volume: Volume,
+        eps: float,
+        generator: torch.Generator,
+        expected_passes: int = 1,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Case:
+        """The case of one volume; asks the target for its clean answer, which is not counted as a pass.
 
         Raises:
             InputError: if the target finds no structure, for then nothing can be attacked.
         """
-        self.best = self.x
+        x = target.window(volume).detach().float()
         with torch.no_grad():
-            self.reference = self.logits(self.x).argmax(dim=1)
-        if not losses.structures_in(self.reference):
-            raise InputError(f"Target '{self.target.name}' finds nothing in this volume; attack another one.")
+            reference = target.logits(x).argmax(dim=1)
+        if not losses.structures_in(reference):
+            raise InputError(f"Target '{target.name}' finds nothing in this volume; attack another one.")
+        return cls(target, volume, x, reference, eps, generator, expected_passes, progress, cancelled)
+
+    def __post_init__(self) -> None:
+        self.judge(lambda labels: losses.mean_dice(labels, self.reference))
+
+    def judge(self, score: Callable[[torch.Tensor], float]) -> None:
+        """Judge answers by `score` of their label map (1, K, J, I) from now on; lower is better."""
+        self._score = score
+        self.last_score = self.best_score = score(self.reference)
+        self.best = self.x
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(1, C, K, J, I) of the target for an input of the shape of `x`."""
@@ -113,34 +137,51 @@ class Case:
             self.progress(min(1.0, self.passes / self.expected_passes), "Attacking")
         return answer
 
-    def gradient(self, x: torch.Tensor, loss: Loss) -> torch.Tensor:
-        """The gradient of loss(logits(x), reference) by x, of the shape of `x`."""
-        x = x.detach().requires_grad_()
+    def gradient(
+        self, z: torch.Tensor, loss: LossFunction, render: Render | None = None
+    ) -> tuple[torch.Tensor, float]:
+        """The gradient of loss(logits(render(z)), reference) by z, and the loss.
+
+        Args:
+            z: parameters of any shape; without `render`, the input itself.
+            loss: what to climb.
+            render: makes the input of the parameters, differentiably.
+        """
+        z = z.detach().requires_grad_()
+        x = z if render is None else render(z)
         logits = self.logits(x)
-        (gradient,) = torch.autograd.grad(loss(logits, self.reference), x)
-        self._weigh(x.detach(), logits.detach())
-        return gradient
+        value = loss(logits, self.reference)
+        (gradient,) = torch.autograd.grad(value, z)
+        self._consider(x.detach(), logits.detach())
+        return gradient, float(value.detach())
 
     def look(self, x: torch.Tensor) -> torch.Tensor:
         """The logits at `x`, without a gradient."""
         with torch.no_grad():
             logits = self.logits(x)
-        self._weigh(x, logits)
+        self._consider(x, logits)
         return logits
 
-    def project(self, x: torch.Tensor) -> torch.Tensor:
-        """The nearest input within `eps` of the clean one and within [0, 1]."""
-        return x.clamp(self.x - self.eps, self.x + self.eps).clamp(0, 1)
+    def project(self, x: torch.Tensor, radius: float = 1.0) -> torch.Tensor:
+        """The nearest input within `radius` times eps of the clean one and within [0, 1]."""
+        reach = radius * self.eps * self.room
+        return x.clamp(self.x - reach, self.x + reach).clamp(0, 1)
 
-    def uniform(self) -> torch.Tensor:
-        """Of the shape of `x`, uniform in [-1, 1]."""
-        return torch.rand(self.x.shape, generator=self.generator) * 2 - 1
+    def project_straight(self, x: torch.Tensor) -> torch.Tensor:
+        """`project`, with the gradient passed on as if nothing had been clipped."""
+        return x + (self.project(x) - x).detach()
 
-    def _weigh(self, x: torch.Tensor, logits: torch.Tensor) -> None:
-        per_structure = losses.dice(logits.argmax(dim=1), self.reference)
-        mean = sum(per_structure.values()) / len(per_structure)
-        if mean < self.best_dice:
-            self.best, self.best_dice = self.project(x), mean
+    def uniform(self, shape: Sequence[int]) -> torch.Tensor:
+        """Uniform in [-1, 1]."""
+        return torch.rand(tuple(shape), generator=self.generator) * 2 - 1
+
+    def _consider(self, x: torch.Tensor, logits: torch.Tensor) -> None:
+        self.last_score = self._score(logits.argmax(dim=1))
+        if self.last_score < self.best_score and self._is_within(x):
+            self.best, self.best_score = self.project(x), self.last_score
+
+    def _is_within(self, x: torch.Tensor) -> bool:
+        return bool((x - self.project(x)).abs().max() < _FLOAT32_ROOM)
 
 
 @dataclass(frozen=True)
@@ -186,9 +227,8 @@ class Attack(ABC):
             raise InputError(f"The bound eps = {eps} must be above 0, such as 8/255.")
         began = time.perf_counter()
         generator = torch.Generator().manual_seed(seed)
-        x = target.window(volume).detach().float()
         inside = eps * (1 - _FLOAT32_ROOM)
-        case = Case(target, volume, x, inside, generator, self.expected_passes + 1, progress, cancelled)
+        case = Case.of(target, volume, inside, generator, self.expected_passes, progress, cancelled)
         attacked = target.unwindow(case.project(self.perturb(case)), volume)
         seconds = time.perf_counter() - began
         linf, l2 = distances(target, volume, attacked)
@@ -200,7 +240,7 @@ class Attack(ABC):
             seed=seed,
             linf=linf,
             l2=l2,
-            ssim=ssim(x[0, 0].numpy(), target.window(attacked)[0, 0].numpy()),
+            ssim=ssim(case.x[0, 0].numpy(), target.window(attacked)[0, 0].numpy()),
             dice=_dice_between(target, volume, attacked),
             passes=case.passes,
             seconds=seconds,

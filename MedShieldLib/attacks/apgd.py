@@ -1,0 +1,79 @@
+"""Auto-PGD: gradient ascent that chooses its own step sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from MedShieldLib.attacks.base import Attack, Case
+from MedShieldLib.attacks.losses import Loss
+
+
+@dataclass(frozen=True)
+class APGD(Attack):
+    """Auto-PGD (Croce and Hein 2020), begun in a larger ball that shrinks to eps (Croce et al. 2024).
+
+    Attributes:
+        steps: gradient steps altogether.
+        loss: what to climb; the paper's for segmentation are in `sea.py`.
+        radii: of the balls, in eps; the last is 1.
+        shares: of the steps spent in each ball.
+    """
+
+    name: ClassVar[str] = "apgd"
+    steps: int = 100
+    loss: Loss = Loss.JENSEN_SHANNON
+    radii: tuple[float, ...] = (2.0, 1.5, 1.0)
+    shares: tuple[float, ...] = (0.3, 0.3, 0.4)
+
+    @property
+    def expected_passes(self) -> int:
+        return self.steps + len(self.radii)
+
+    def perturb(self, case: Case) -> torch.Tensor:
+        x = case.x + case.eps * case.uniform(case.x.shape)
+        for radius, share in zip(self.radii, self.shares, strict=True):
+            x = self._climb(case, case.project(x, radius), radius, round(share * self.steps))
+        return case.best
+
+    def _climb(self, case: Case, x: torch.Tensor, radius: float, steps: int) -> torch.Tensor:
+        """The input of highest loss found in one ball."""
+        gradient, value = case.gradient(x, Loss(self.loss))
+        best = (value, x, gradient)
+        size, before, watch = 2 * radius * case.eps, x, _Watch(steps, value)
+        for step in range(steps):
+            straight = case.project(x + size * gradient.sign(), radius)
+            inertia = 0.25 if step else 0.0
+            onward = case.project(x + (1 - inertia) * (straight - x) + inertia * (x - before), radius)
+            before, x = x, onward
+            gradient, value = case.gradient(x, Loss(self.loss))
+            if value > best[0]:
+                best = (value, x, gradient)
+            if watch.stuck(step + 1, value, best[0]):
+                size /= 2
+                _, x, gradient = best
+        return best[1]
+
+
+class _Watch:
+    """Decides when steps have become too large: at checkpoints that come ever closer."""
+
+    def __init__(self, steps: int, value: float) -> None:
+        self.steps, self.last, self.rises = steps, value, 0
+        self.interval = max(1, round(0.22 * steps))
+        self.begin, self.best_at_begin, self.halved = 0, value, True
+
+    def stuck(self, step: int, value: float, best: float) -> bool:
+        """Whether the step size must be halved now."""
+        self.rises += value > self.last
+        self.last = value
+        if step - self.begin < self.interval:
+            return False
+        few_rises = self.rises < 0.75 * self.interval
+        no_gain = not self.halved and best <= self.best_at_begin
+        self.halved = few_rises or no_gain
+        self.begin, self.best_at_begin, self.rises = step, best, 0
+        self.interval = max(1, round(0.06 * self.steps), self.interval - round(0.03 * self.steps))
+        return self.halved

@@ -1,0 +1,56 @@
+"""Perturbations without fine detail, and smooth bias fields: both are drawn on a coarse control grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from MedShieldLib.attacks.ascent import Ascent
+from MedShieldLib.attacks.base import Case
+
+
+@dataclass(frozen=True)
+class LowFrequency(Ascent):
+    """Additive low-frequency perturbation (Guo et al. 2019, Sharma et al. 2019).
+
+    Values at control points, interpolated linearly: never larger than eps and, unlike a filtered and
+    clipped perturbation, with nothing above the control grid's frequency but the interpolation's ripple.
+
+    Attributes:
+        distance: voxels between control points.
+    """
+
+    name: ClassVar[str] = "low-frequency"
+    distance: int = 8
+
+    def start(self, case: Case) -> torch.Tensor:
+        return case.uniform((1, 1, *(max(2, round(n / self.distance) + 1) for n in case.x.shape[2:])))
+
+    def render(self, case: Case, z: torch.Tensor) -> torch.Tensor:
+        return case.project_straight(case.x + case.eps * smooth(z, case.x.shape))
+
+
+@dataclass(frozen=True)
+class BiasField(Ascent):
+    """Multiplicative smooth field, as of a receive coil (Tian et al. 2021 in radiographs).
+
+    Attributes:
+        points: control points along each axis.
+    """
+
+    name: ClassVar[str] = "bias-field"
+    points: int = 5
+
+    def start(self, case: Case) -> torch.Tensor:
+        return case.uniform((1, 1, self.points, self.points, self.points))
+
+    def render(self, case: Case, z: torch.Tensor) -> torch.Tensor:
+        return case.project_straight(case.x * (1 + case.eps * smooth(z, case.x.shape)))
+
+
+def smooth(z: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Control values to a field of `shape`, within the range of the values."""
+    return F.interpolate(z, size=shape[2:], mode="trilinear", align_corners=True)

@@ -1,0 +1,79 @@
+"""One perturbation for all volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from MedShieldLib.attacks.base import Attack, Case, Progress
+from MedShieldLib.attacks.losses import Loss
+from MedShieldLib.targets.base import DifferentiableTarget
+from MedShieldLib.volume import Volume
+
+
+@dataclass(frozen=True)
+class Universal(Attack):
+    """Universal perturbation (Moosavi-Dezfooli et al. 2017), by signed gradients (Shafahi et al. 2020).
+
+    Fit it on some volumes with `Universal.fit`, then call it on others: it asks the target nothing more.
+
+    Attributes:
+        pattern: (1, 1, K, J, I) in [-1, 1], in eps; laid centre on centre.
+    """
+
+    name: ClassVar[str] = "universal"
+    pattern: torch.Tensor = field(repr=False, compare=False)
+
+    @classmethod
+    def fit(
+        cls,
+        target: DifferentiableTarget,
+        volumes: Sequence[Volume],
+        eps: float,
+        *,
+        epochs: int = 20,
+        step_size: float = 0.1,
+        loss: Loss = Loss.SOFT_DICE,
+        seed: int = 0,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Universal:
+        """Climb the loss of one volume after the other, `epochs` times over all.
+
+        Raises:
+            InputError: if the target finds nothing in one of the volumes.
+            Cancelled: when asked to stop.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        cases = [Case.of(target, volume, eps, generator, cancelled=cancelled) for volume in volumes]
+        shape = [max(case.x.shape[axis] for case in cases) for axis in (2, 3, 4)]
+        pattern = torch.zeros(1, 1, *shape)
+        for epoch in range(epochs):
+            size = step_size * (1 - epoch / epochs)
+            for number, case in enumerate(cases):
+                gradient, _ = case.gradient(pattern, Loss(loss), partial(_lay, case))
+                pattern = (pattern + size * gradient.sign()).clamp(-1, 1)
+                if progress is not None:
+                    progress((epoch + (number + 1) / len(cases)) / epochs, "Fitting")
+        return cls(pattern)
+
+    @property
+    def expected_passes(self) -> int:
+        return 0
+
+    def perturb(self, case: Case) -> torch.Tensor:
+        return _lay(case, self.pattern)
+
+
+def _lay(case: Case, pattern: torch.Tensor) -> torch.Tensor:
+    """The case's input under the pattern, cut or filled up with nothing around the centre."""
+    padding = []
+    for wanted, have in zip(reversed(case.x.shape[2:]), reversed(pattern.shape[2:]), strict=True):
+        before = (wanted - have) // 2
+        padding += [before, wanted - have - before]
+    return case.project_straight(case.x + case.eps * F.pad(pattern, padding))
