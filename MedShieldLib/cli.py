@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
 from MedShieldLib import __version__
+from MedShieldLib.attacks import ATTACKS
 from MedShieldLib.control import Control, ExitCode
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.extras import how_to_install
@@ -109,7 +110,7 @@ def attack(
     target: TargetName,
     out: Annotated[Path, typer.Option("--out", "-o", help="File for the attacked volume.")],
     eps: Annotated[str, typer.Option(help="Bound, as a share of the target's intensity window.")] = "8/255",
-    attack: Annotated[str, typer.Option(help="Name of the attack.")] = "pgd",
+    attack: Annotated[str, typer.Option(help=f"One of {', '.join(ATTACKS)}.")] = "pgd",
     steps: Annotated[int | None, typer.Option(min=1, help="Default: the attack's own.")] = None,
     seed: Seed = 0,
     series: Series = None,
@@ -170,7 +171,7 @@ def targets() -> None:
         try:
             terminal.show_target(load_target(name))
         except InputError as error:
-            terminal.out.print(f"{name}: {error}", markup=False)
+            terminal.out.print(f"{name}: {error}", markup=False, soft_wrap=True)
     terminal.out.print(
         "Any TorchScript model: --target takes the JSON file that describes it; see README.md."
     )
