@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from MedShieldLib import itk
 from MedShieldLib.errors import InputError
-from MedShieldLib.headers import cut_short, require_spacing
+from MedShieldLib.refusals import cut_short, require_component, require_memory, require_spacing
 
 # Two slices closer than this lie at the same position (mm).
 _SAME_POSITION = 1e-2
@@ -115,7 +115,7 @@ def _inspect(path: Path) -> Slice | None:
             reader.ReadImageInformation()
     except RuntimeError:
         if _claims_image(path):
-            raise InputError(cut_short(path)) from None
+            raise cut_short(path) from None
         return None
     return Slice(
         path=path,
@@ -178,11 +178,11 @@ def _choose_series(folder: Path, slices: list[Slice], series: str | None) -> lis
 def _read(folder: Path, slices: list[Slice], component: int | None) -> sitk.Image:
     _require_alike(folder, slices)
     stacks = _stacks(folder, slices)
-    stack = stacks[itk.require_component(folder, component, len(stacks))] if len(stacks) > 1 else stacks[0]
+    stack = stacks[require_component(folder, component, len(stacks))] if len(stacks) > 1 else stacks[0]
     step = _regular_step(folder, stack)
     _require_straight(folder, stack)
     columns, rows, _ = stack[0].size
-    itk.require_memory(folder, (columns, rows, len(stack)))
+    require_memory(folder, (columns, rows, len(stack)))
     image = _voxels(stack)
     image.SetOrigin(stack[0].position)
     image.SetSpacing((stack[0].spacing[1], stack[0].spacing[0], step))

@@ -10,7 +10,7 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from MedShieldLib.errors import InputError
+from MedShieldLib.refusals import cut_short, not_finite, require_spacing, shape_text
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _TEXT_HEADER_LIMIT = 4 << 20
@@ -98,13 +99,6 @@ def storage_of(path: Path) -> Storage:
         return next(parse for ending, parse in _PARSERS.items() if path.name.lower().endswith(ending))(path)
 
 
-def require_spacing(name: object, spacing: Sequence[float]) -> None:
-    """Raise InputError unless every spacing (mm) is a positive number."""
-    if not all(math.isfinite(mm) and mm > 0 for mm in spacing):
-        found = " x ".join(f"{mm:g}" for mm in spacing)
-        raise InputError(f"{name} has a voxel spacing of {found} mm; correct it to numbers above 0.")
-
-
 @contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
     """Turns what decompressors and the parsing of numbers raise into one sentence about the file."""
@@ -113,19 +107,11 @@ def _damage_named(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except (EOFError, zlib.error, gzip.BadGzipFile, ValueError):
-        raise InputError(cut_short(path)) from None
+        raise cut_short(path) from None
 
 
-def cut_short(path: Path) -> str:
-    return f"{path} is cut short or damaged; copy or download it again."
-
-
-def not_finite(name: object) -> str:
-    return f"{name} has voxels that are NaN, infinite or beyond float32; mask them."
-
-
-def no_header(path: Path, kind: str) -> str:
-    return f"{path} does not begin like {kind} image; it is something else, or cut short."
+def _no_header(path: Path, kind: str) -> InputError:
+    return InputError(f"{path} does not begin like {kind} image; it is something else, or cut short.")
 
 
 def _pieces(stream: BinaryIO) -> Iterator[bytes]:
@@ -151,7 +137,7 @@ def _require_finite(path: Path, data: bytes, real: np.dtype) -> bytes:
     """The bytes behind the last whole number of `data`, once the others are found finite."""
     count = len(data) // real.itemsize
     if not np.isfinite(np.frombuffer(data, real, count)).all():
-        raise InputError(not_finite(path))
+        raise not_finite(path)
     return data[count * real.itemsize :]
 
 
@@ -163,7 +149,7 @@ def _nifti(path: Path) -> Storage:
     if header[:4] in (struct.pack("<i", 540), struct.pack(">i", 540)):
         raise InputError(f"{path} is a NIfTI-2 file, which cannot be read; save it as NIfTI-1 or NRRD.")
     if header[344:348] != b"n+1\0":
-        raise InputError(no_header(path, "a NIfTI"))
+        raise _no_header(path, "a NIfTI")
     if compressed != path.name.lower().endswith(".gz"):
         found, right = ("compressed", ".nii.gz") if compressed else ("not compressed", ".nii")
         raise InputError(f"{path} is {found}, unlike what its name says; rename it to {right}.")
@@ -177,7 +163,7 @@ def _nifti_storage(path: Path, header: bytes, compressed: bool) -> Storage:
     if not 1 <= axes <= 7:
         raise InputError(f"{path} is damaged: its header claims {axes} axes.")
     if min(sizes[:axes]) < 1:
-        raise InputError(f"{path} is empty: its header claims {' x '.join(map(str, sizes[:axes]))} voxels.")
+        raise InputError(f"{path} is empty: its header claims {shape_text(sizes[:axes])} voxels.")
     require_spacing(path, struct.unpack_from(f"{order}3f", header, 80)[:axes])
     (kind,) = struct.unpack_from(f"{order}h", header, 70)
     if kind not in _NIFTI_BYTES:
@@ -191,9 +177,10 @@ def _nifti_storage(path: Path, header: bytes, compressed: bool) -> Storage:
 
 
 def _nrrd(path: Path) -> Storage:
-    fields, end = _text_header(path, ":", lambda line: not line.strip())
+    exact, end = _text_header(path, ":", lambda line: not line.strip())
+    fields = {key.lower(): value for key, value in exact.items()}
     if not next(iter(fields), "").startswith("nrrd000") or end == 0:
-        raise InputError(no_header(path, "an NRRD"))
+        raise _no_header(path, "an NRRD")
     if {"data file", "datafile"} & fields.keys():
         raise InputError(f"{path} keeps its voxels in another file; save it as a single .nrrd file.")
     encoding = fields.get("encoding", "")
@@ -206,17 +193,20 @@ def _nrrd(path: Path) -> Storage:
 
 def _meta(path: Path) -> Storage:
     fields, end = _text_header(path, "=", lambda line: line.startswith(b"ElementDataFile"))
-    if "dimsize" not in fields or end == 0:
-        raise InputError(no_header(path, "an MHA"))
-    if fields["elementdatafile"].upper() != "LOCAL":
+    if not {"NDims", "DimSize", "ElementType", "ElementDataFile"} <= fields.keys():
+        raise _no_header(path, "an MHA")
+    if fields["ElementDataFile"].upper() != "LOCAL":
         raise InputError(f"{path} keeps its voxels in another file; save it as a single .mha file.")
-    if fields.get("binarydata", "true").lower() != "true":
+    if fields.get("BinaryData", "true").lower() != "true":
         raise InputError(f"{path} keeps its voxels as text; save it as binary.")
-    return Storage(end, fields.get("compresseddata", "false").lower() == "true")
+    stored = path.stat().st_size - end
+    if int(fields.get("CompressedDataSize", stored)) != stored:
+        raise EOFError
+    return Storage(end, fields.get("CompressedData", "false").lower() == "true")
 
 
 def _text_header(path: Path, separator: str, last: Callable[[bytes], bool]) -> tuple[dict[str, str], int]:
-    """Fields (keys in lower case) and length of a header of lines, up to the line for which `last` is true.
+    """Fields and length of a header of lines, up to the line for which `last` is true.
 
     The length is 0 if there is no such line.
     """
@@ -224,7 +214,7 @@ def _text_header(path: Path, separator: str, last: Callable[[bytes], bool]) -> t
     with path.open("rb") as stream:
         while (line := stream.readline(_TEXT_HEADER_LIMIT)) and stream.tell() < _TEXT_HEADER_LIMIT:
             key, _, value = line.decode("utf-8", "replace").partition(separator)
-            fields[key.strip().lower()] = value.lstrip("=").strip()
+            fields[key.strip()] = value.lstrip("=").strip()
             if last(line):
                 return fields, stream.tell()
     return fields, 0

@@ -14,7 +14,15 @@ import SimpleITK as sitk
 
 from MedShieldLib import dicom_series, itk
 from MedShieldLib.errors import InputError
-from MedShieldLib.headers import cut_short, require_spacing, storage_of
+from MedShieldLib.headers import storage_of
+from MedShieldLib.refusals import (
+    cut_short,
+    not_at_right_angles,
+    require_component,
+    require_memory,
+    require_spacing,
+    shape_text,
+)
 
 # The parser for each extension; others that SimpleITK has are left alone, since files come from anywhere.
 _IMAGE_IO = {".nii": "NiftiImageIO", ".nii.gz": "NiftiImageIO", ".nrrd": "NrrdImageIO", ".mha": "MetaImageIO"}
@@ -61,27 +69,27 @@ def _read_file(path: Path, component: int | None) -> sitk.Image:
             _require_volume(path, reader)
             channels = reader.GetNumberOfComponents()
             frames = reader.GetSize()[3:]
-            chosen = itk.require_component(path, component, math.prod(frames) * channels)
+            chosen = require_component(path, component, math.prod(frames) * channels)
             storage.require_whole(path, storage.claimed or _claimed_bytes(reader))
             _limit_to_frame(reader, chosen // channels)
             return itk.scalar_image(path, reader.Execute(), chosen % channels)
         except RuntimeError as error:
-            raise InputError(_plainly(path, error)) from None
+            raise _plainly(path, error) from None
 
 
 def _require_volume(path: Path, reader: sitk.ImageFileReader) -> None:
     """Refuse by the header alone what cannot be a volume; ITK would flip a negative spacing later."""
     size = reader.GetSize()
     if 0 in size:
-        raise InputError(f"{path} is empty: its header claims {itk.shape_text(size)} voxels.")
+        raise InputError(f"{path} is empty: its header claims {shape_text(size)} voxels.")
     if sum(axis > 1 for axis in size[:3]) < 3:
-        raise InputError(f"{path} is a 2D image of {itk.shape_text(size)} pixels; a volume has three axes.")
+        raise InputError(f"{path} is a 2D image of {shape_text(size)} pixels; a volume has three axes.")
     if len(size) > _ITK_AXES:
         raise InputError(f"{path} has {len(size)} axes; save the volume that you mean with three.")
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()):
         raise InputError(f"{path} has complex voxels; save their magnitude.")
     require_spacing(path, reader.GetSpacing()[:3])
-    itk.require_memory(path, size[:3], reader.GetNumberOfComponents())
+    require_memory(path, size[:3], reader.GetNumberOfComponents())
 
 
 def _claimed_bytes(reader: sitk.ImageFileReader) -> int:
@@ -97,7 +105,5 @@ def _limit_to_frame(reader: sitk.ImageFileReader, frame: int) -> None:
         reader.SetExtractIndex([0, 0, 0, *(int(i) for i in np.unravel_index(frame, size[3:], order="F"))])
 
 
-def _plainly(path: Path, error: RuntimeError) -> str:
-    if "orthonormal" in str(error):
-        return f"{path} has axes that are not at right angles; resample it, for instance in 3D Slicer."
-    return cut_short(path)
+def _plainly(path: Path, error: RuntimeError) -> InputError:
+    return not_at_right_angles(path) if "orthonormal" in str(error) else cut_short(path)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from MedShieldLib.errors import InputError
-from MedShieldLib.headers import not_finite, require_spacing
+from MedShieldLib.refusals import not_at_right_angles, not_finite, require_spacing, shape_text
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -167,11 +167,11 @@ class Volume:
 def _require_right_angles(name: object, direction: tuple[float, ...]) -> None:
     axes = np.reshape(direction, (3, 3))
     if not np.allclose(axes.T @ axes, np.eye(3), atol=_RIGHT_ANGLE):
-        raise InputError(f"{name} has axes that are not at right angles; resample it first.")
+        raise not_at_right_angles(name)
 
 
 def _require_extent(name: object, shape: tuple[int, ...]) -> None:
-    size = " x ".join(str(n) for n in reversed(shape))
+    size = shape_text(shape[::-1])
     if len(shape) != 3:
         raise InputError(f"{name} has {len(shape)} axes ({size}); a volume has three.")
     if 0 in shape:
@@ -187,7 +187,7 @@ def _require_contrast(name: object, voxels: np.ndarray) -> None:
     with np.errstate(all="ignore"):
         span = np.float32(high) - np.float32(low)
     if not np.isfinite(span):
-        raise InputError(not_finite(name))
+        raise not_finite(name)
     if low == high:
         raise InputError(f"{name} is constant: every voxel is {low:g}.")
 

@@ -26,13 +26,13 @@ def dev_data() -> Path:
 
 @pytest.fixture(scope="session")
 def mni_2mm() -> Volume:
-    """MNI152 T1 (skull-stripped), float32 in [0, 1], (95, 117, 99) voxels of 2 mm. Do not change its voxels."""
+    """MNI152 T1 (skull-stripped), float32 in [0, 1], (95, 117, 99) voxels of 2 mm; voxels are read-only."""
     return _mni152(2)
 
 
 @pytest.fixture(scope="session")
 def mni_4mm() -> Volume:
-    """The same head, (48, 59, 50) voxels of 4 mm: for what must be quick. Do not change its voxels."""
+    """The same head, (48, 59, 50) voxels of 4 mm: for what must be quick."""
     return _mni152(4)
 
 

@@ -65,7 +65,9 @@ def test_same_geometry_sees_a_difference(volume, change):
 
 
 def test_hash_is_of_voxels_type_and_geometry_not_of_memory_layout_or_source(volume):
-    same = replace(volume, voxels=np.asfortranarray(volume.voxels.astype(">i2")), source=Path("elsewhere.nii"))
+    same = replace(
+        volume, voxels=np.asfortranarray(volume.voxels.astype(">i2")), source=Path("elsewhere.nii")
+    )
     assert same.sha256() == volume.sha256()
     others = [
         volume.with_voxels(volume.voxels.astype(np.int32)),

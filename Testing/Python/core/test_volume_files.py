@@ -1,4 +1,4 @@
-"""Volumes in files: nothing is lost on the way out and back, and every kind of bad file gets its plain sentence."""
+"""Volumes in files: nothing is lost on the way out and back, and every bad file gets its plain sentence."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ DIRECTIONS = {
 
 def _volume(dtype: str = "i2", shape: tuple[int, ...] = (17, 18, 19)) -> Volume:
     voxels = np.random.default_rng(2).integers(0, 120, shape).astype(dtype)
-    return Volume(voxels, (0.9375, 1.2, 1.7), (-123.456, 78.9, 1034.5678), tuple(DIRECTIONS["oblique"].ravel()))
+    return Volume(
+        voxels, (0.9375, 1.2, 1.7), (-123.456, 78.9, 1034.5678), tuple(DIRECTIONS["oblique"].ravel())
+    )
 
 
 @pytest.fixture(params=EXTENSIONS)
@@ -53,7 +55,9 @@ def extension(request) -> str:
 
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_geometry_survives(tmp_path, extension, name):
-    volume = Volume(_volume().voxels, (0.9375, 1.2, 1.7), (-123.456, 78.9, 1034.5678), tuple(DIRECTIONS[name].ravel()))
+    volume = Volume(
+        _volume().voxels, (0.9375, 1.2, 1.7), (-123.456, 78.9, 1034.5678), tuple(DIRECTIONS[name].ravel())
+    )
     volume.write(tmp_path / f"a{extension}")
     back = Volume.read(tmp_path / f"a{extension}")
     tolerance = NIFTI_MM if extension.startswith(".nii") else 1e-9
@@ -112,7 +116,9 @@ def test_rescaled_nifti_holds_real_values(tmp_path):
     image = nibabel.Nifti1Image(_volume().voxels.T.astype(np.float32) * 0.5 - 3, np.eye(4))
     image.set_data_dtype(np.int16)  # nibabel chooses slope and intercept
     nibabel.save(image, tmp_path / "a.nii.gz")
-    np.testing.assert_allclose(Volume.read(tmp_path / "a.nii.gz").voxels, _volume().voxels * 0.5 - 3, atol=1e-3)
+    np.testing.assert_allclose(
+        Volume.read(tmp_path / "a.nii.gz").voxels, _volume().voxels * 0.5 - 3, atol=1e-3
+    )
 
 
 def test_big_endian_and_many_gzip_members_are_read(tmp_path):
@@ -120,7 +126,9 @@ def test_big_endian_and_many_gzip_members_are_read(tmp_path):
     header = nibabel.Nifti1Header(endianness=">")
     nibabel.save(nibabel.Nifti1Image(_volume(">i2").voxels.T, np.eye(4), header), tmp_path / "a.nii")
     data = (tmp_path / "a.nii").read_bytes()
-    (tmp_path / "b.nii.gz").write_bytes(b"".join(gzip.compress(data[i : i + 700]) for i in range(0, len(data), 700)))
+    (tmp_path / "b.nii.gz").write_bytes(
+        b"".join(gzip.compress(data[i : i + 700]) for i in range(0, len(data), 700))
+    )
     for name in ("a.nii", "b.nii.gz"):
         np.testing.assert_array_equal(Volume.read(tmp_path / name).voxels, _volume().voxels)
 
@@ -170,7 +178,9 @@ def test_missing_path_is_refused(tmp_path, refusal, extension):
     assert "does not exist" in refusal(tmp_path / "scan")
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"I am no image.\n" * 200, bytes(5000)], ids=("empty", "1", "text", "0"))
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"I am no image.\n" * 200, bytes(5000)], ids=("empty", "1", "text", "0")
+)
 @pytest.mark.parametrize("ending", [*EXTENSIONS, ".dcm", ".png", ""])
 def test_not_an_image_is_refused(tmp_path, refusal, ending, content):
     path = tmp_path / f"letter{ending}"
@@ -229,10 +239,10 @@ def test_name_that_lies_about_compression_is_refused(tmp_path, refusal):
 
 def test_voxels_in_another_file_are_not_followed(tmp_path, refusal):
     _volume().write(tmp_path / "secret.nii")
-    nrrd = "NRRD0004\ntype: short\ndimension: 3\nsizes: 17 18 19\nencoding: raw\nendian: little\ndata file: secret.nii\n\n"
-    (tmp_path / "a.nrrd").write_text(nrrd)
-    mha = "ObjectType = Image\nNDims = 3\nDimSize = 17 18 19\nElementType = MET_SHORT\nElementDataFile = secret.nii\n"
-    (tmp_path / "a.mha").write_text(mha)
+    nrrd = "NRRD0004\ntype: short\ndimension: 3\nsizes: 19 18 17\nencoding: raw\nendian: little\n"
+    (tmp_path / "a.nrrd").write_text(f"{nrrd}data file: secret.nii\n\n")
+    mha = "ObjectType = Image\nNDims = 3\nDimSize = 19 18 17\nElementType = MET_SHORT\n"
+    (tmp_path / "a.mha").write_text(f"{mha}ElementDataFile = secret.nii\n")
     for name in ("a.nrrd", "a.mha"):
         assert "in another file" in refusal(tmp_path / name)
 
@@ -277,7 +287,9 @@ def test_giant_claim_is_refused_without_allocating(tmp_path, refusal):
 
 
 def test_claim_beyond_the_file_is_refused_by_the_numbers(tmp_path, refusal):
-    assert "claims 10,000,000 bytes" in refusal(_edited(tmp_path / "a.nrrd", "sizes: 19 18 17", "sizes: 50 1000 100"))
+    assert "claims 10,000,000 bytes" in refusal(
+        _edited(tmp_path / "a.nrrd", "sizes: 19 18 17", "sizes: 50 1000 100")
+    )
 
 
 def test_expanding_file_is_not_inflated_to_its_end(tmp_path, refusal):
@@ -320,7 +332,9 @@ def test_senseless_nrrd_and_mha_spacing_is_refused(tmp_path, refusal, spacing):
 
 
 def test_nrrd_axis_without_length_is_refused(tmp_path, refusal):
-    nrrd = _edited(tmp_path / "a.nrrd", r"space directions: .*\n", "space directions: (1,0,0) (0,0,0) (0,0,1)\n")
+    nrrd = _edited(
+        tmp_path / "a.nrrd", r"space directions: .*\n", "space directions: (1,0,0) (0,0,0) (0,0,1)\n"
+    )
     assert "spacing" in refusal(nrrd)
 
 
@@ -422,7 +436,9 @@ def test_nrrd_list_of_components_is_read_wherever_the_list_axis_is(tmp_path, ref
     head = "NRRD0004\ntype: short\ndimension: 4\nspace: left-posterior-superior\nsizes: {}\nkinds: {}\n"
     head += "space directions: {}\nendian: little\nencoding: raw\nspace origin: (0,0,0)\n\n"
     axes, vectors = "domain domain domain", "(1,0,0) (0,1,0) (0,0,1)"
-    first = head.format("2 19 18 17", f"list {axes}", f"none {vectors}").encode() + np.stack(frames, -1).tobytes()
+    first = (
+        head.format("2 19 18 17", f"list {axes}", f"none {vectors}").encode() + np.stack(frames, -1).tobytes()
+    )
     last = head.format("19 18 17 2", f"{axes} list", f"{vectors} none").encode() + frames.tobytes()
     for name, data in (("first.nrrd", first), ("last.nrrd", last)):
         (tmp_path / name).write_bytes(data)
