@@ -131,18 +131,6 @@ def wavelet_shrinkage(
     return np.roll(smooth, tuple(-s for s in shift), axis=(0, 1, 2)).astype(np.float32, copy=False)
 
 
-def median(voxels: np.ndarray, step: int = 1) -> np.ndarray:
-    """Three-point median along each axis in turn, taps `step` voxels apart; float32, same shape.
-
-    The separable median (Narendra 1981) costs a few passes where a full 3x3x3 one costs a whole inference.
-    """
-    x = np.array(voxels, dtype=np.float32)
-    for axis in range(3):
-        if x.shape[axis] > 2 * step:
-            _median_along(np.moveaxis(x, axis, 0), step)
-    return x
-
-
 def local_band_energy(spectrum: Spectrum, low: float, high: float, reach_mm: float) -> np.ndarray:
     """Local root-mean-square amplitude of the band from `low` to `high` cycles/mm; float32 (K, J, I).
 
@@ -170,12 +158,3 @@ def _below(radius: np.ndarray, cutoff: float) -> np.ndarray:
     low, high = cutoff * (1 - _FLANK), cutoff * (1 + _FLANK)
     ramp = np.clip((np.float32(high) - radius) / np.float32(max(high - low, 1e-12)), 0, 1)
     return ramp * ramp * (3 - 2 * ramp)
-
-
-def _median_along(x: np.ndarray, step: int) -> None:
-    """In place, along the first axis; the ends keep their values."""
-    before, here, after = x[: -2 * step], x[step:-step], x[2 * step :]
-    low, high = np.minimum(before, after), np.maximum(before, after)
-    here[...] = np.clip(here, low, high)
-
-

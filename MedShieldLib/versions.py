@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from MedShieldLib import converter
+from MedShieldLib import converter, smoothing
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.volume import Volume
 
@@ -53,6 +53,11 @@ class Source:
     def voxels_per_cell(self) -> np.ndarray:
         """Voxels of the volume in one cell of the working grid, along each grid axis."""
         return np.array([self.grid.volume_shape[a] for a in self.grid.axes]) / self.grid.shape
+
+    @property
+    def step(self) -> int:
+        """Voxels of the volume in one seen voxel, at least 1."""
+        return max(1, round(self.seen_mm / min(self.volume.spacing)))
 
     @property
     def nyquist(self) -> float:
@@ -112,10 +117,24 @@ class Median:
 
     def draw(self, source: Source, rng: np.random.Generator) -> Draw:
         """One draw (the same each time)."""
-        step = max(1, round(source.seen_mm / min(source.volume.spacing)))
         voxels = source.volume.voxels
         for _ in range(self.passes):
-            voxels = converter.median(voxels, step)
+            voxels = smoothing.median(voxels, source.step)
+        return Draw(source.volume.with_voxels(voxels))
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """Edge-preserving diffusion that evens out differences below `edge` times the intensity range, +-20 %."""
+
+    edge: float
+    passes: int = 5
+    kind = "diffusion"
+
+    def draw(self, source: Source, rng: np.random.Generator) -> Draw:
+        """One draw."""
+        edge = self.edge * source.width * rng.uniform(0.8, 1.2)
+        voxels = smoothing.diffusion(source.volume.voxels, edge, self.passes, source.step)
         return Draw(source.volume.with_voxels(voxels))
 
 
@@ -147,11 +166,11 @@ class Moved:
 
     reach: int
     mirror: bool
-    inner: LowPass | WaveletShrinkage | Median | AngularStop | None = None
+    inner: LowPass | WaveletShrinkage | Median | Diffusion | AngularStop | None = None
 
     @property
     def kind(self) -> str:
-        """"moved", with the kind of the filter inside."""
+        """Moved or mirrored, with the kind of the filter inside."""
         base = "mirrored" if self.mirror else "moved"
         return f"{base}_{self.inner.kind}" if self.inner else base
 
@@ -164,8 +183,8 @@ class Moved:
         return _move(volume, source.grid, tuple(int(n) for n in cells), self.mirror)
 
 
-Version = LowPass | WaveletShrinkage | Median | AngularStop | Moved
-_CLASSES = {c.__name__: c for c in (LowPass, WaveletShrinkage, Median, AngularStop, Moved)}
+Version = LowPass | WaveletShrinkage | Median | Diffusion | AngularStop | Moved
+_CLASSES = {c.__name__: c for c in (LowPass, WaveletShrinkage, Median, Diffusion, AngularStop, Moved)}
 
 
 def to_json(version: Version) -> dict:
