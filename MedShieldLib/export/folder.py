@@ -124,9 +124,7 @@ def require_output_folder(folder: str | Path, force: bool = False) -> None:
         raise InputError(f"{folder} cannot be written ({reason}); choose another folder.") from error
     present = [folder / name for name in OWN_FILES if os.path.lexists(folder / name)]
     if present and not force:
-        raise InputError(
-            f"{folder} holds results already; choose another folder or replace them by --force."
-        )
+        raise InputError(f"{folder} holds results already; choose another folder or replace them by --force.")
     for path in present:
         if path.is_dir() and not path.is_symlink():
             raise InputError(f"{path} is a folder where a file has to go; move it away.")

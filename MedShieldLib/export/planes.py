@@ -23,6 +23,7 @@ from MedShieldLib.volume import Structure, Volume
 SLICES = 16
 IMAGE_PIXELS = 320
 HEAT_PIXELS = 160
+MOST_EDGES = 12_000
 HEAT_COLORS = matplotlib.colormaps["inferno"].resampled(64)
 
 
@@ -44,6 +45,7 @@ class Slice:
         differs_ml: volume of the voxels in which the two segmentations differ.
         image, heat: PNG data URIs.
         original, defended: outlines of the structures.
+        difference: SVG path around the voxels in which they differ.
     """
 
     number: int
@@ -53,6 +55,7 @@ class Slice:
     heat: str = field(repr=False)
     original: tuple[Outline, ...] = field(repr=False)
     defended: tuple[Outline, ...] = field(repr=False)
+    difference: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,7 @@ class _Painter:
 
     def _slice(self, view: _View, index: int, differs_ml: float) -> Slice:
         def cut(array: np.ndarray) -> np.ndarray:
-            section = np.take(array, index, view.axis)
+            section = array[(slice(None),) * view.axis + (index,)]
             return section[::-1] if view.upside_down else section
 
         return Slice(
@@ -193,28 +196,58 @@ class _Painter:
             heat=_heat_png(_blocks(cut(self.heat), HEAT_PIXELS).mean(axis=(1, 3))),
             original=self._outlines(cut(self.original)),
             defended=self._outlines(cut(self.defended)),
+            difference=outline_path(*_drawable(cut(self.differs))),
         )
 
     def _outlines(self, labels: np.ndarray) -> tuple[Outline, ...]:
-        blocks = _blocks(labels, IMAGE_PIXELS)
-        small = blocks[:, blocks.shape[1] // 2, :, blocks.shape[3] // 2]
-        present = [int(value) for value in np.unique(small) if value in self.structures]
-        return tuple(Outline(hex_color(self.structures[v]), outline_path(small == v)) for v in present)
+        cells, scale = _drawable(labels)
+        present = [self.structures[v] for v in np.unique(cells).tolist() if v in self.structures]
+        return tuple(Outline(hex_color(s), outline_path(cells == s.value, scale)) for s in present)
 
 
-def outline_path(mask: np.ndarray) -> str:
-    """The outline of a mask (rows, columns) as an SVG path; x and y in half pixels from the corner."""
-    lines = contourpy.contour_generator(z=np.pad(mask, 1).astype(np.float32)).lines(0.5)
-    return "".join(_closed(np.rint(2 * np.asarray(line)).astype(int) - 1) for line in lines)
+def outline_path(mask: np.ndarray, scale: int = 1) -> str:
+    """The outline of a mask (rows, columns) of `scale` pixels a cell as an SVG path.
+
+    Its x and y are in half pixels from the corner.
+    """
+    points, ends = _contours(mask)
+    return _path(points * scale, ends)
 
 
-def _closed(points: np.ndarray) -> str:
-    steps = np.diff(points, axis=0)
-    # Steps in one direction become one: half the size of a report with many structures.
-    turns = np.flatnonzero(np.any(steps[1:] != steps[:-1], axis=1)) + 1
-    corners = points[np.concatenate([[0], turns])]
-    moves = np.diff(corners, axis=0)
-    return f"M{corners[0, 0]} {corners[0, 1]}l" + " ".join(f"{x} {y}" for x, y in moves) + "z"
+def _drawable(labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Labels as cells of so many pixels that their outlines stay small; more than one for noise only."""
+    cells, scale = _thinned(labels), 1
+    while np.count_nonzero(np.diff(cells, axis=0)) + np.count_nonzero(np.diff(cells, axis=1)) > MOST_EDGES:
+        cells, scale = cells[::2, ::2], 2 * scale
+    return cells, scale
+
+
+def _contours(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All closed lines around a mask, one after the other, each with its first point repeated at its end.
+
+    Returns:
+        Points (N, 2), x and y in half cells, and where each line begins, with N as the last.
+    """
+    generator = contourpy.contour_generator(
+        z=np.pad(mask, 1).astype(np.float32), line_type=contourpy.LineType.ChunkCombinedOffset
+    )
+    (points,), (ends,) = generator.lines(0.5)  # type: ignore[misc]
+    if points is None or ends is None:
+        return np.empty((0, 2), int), np.zeros(1, int)
+    return np.rint(2 * points).astype(int) - 1, ends.astype(int)
+
+
+def _path(points: np.ndarray, ends: np.ndarray) -> str:
+    """Closed lines as an SVG path of relative moves, straight runs as one move."""
+    steps = np.diff(points, axis=0, append=0)
+    corner = np.any(steps != np.roll(steps, 1, axis=0), axis=1)
+    corner[ends[:-1]] = True
+    corner[ends[1:] - 1] = False
+    corners = points[corner]
+    begins = np.searchsorted(np.flatnonzero(corner), ends)
+    moves = [f"{x} {y}" for x, y in np.diff(corners, axis=0)]
+    lines = zip(begins[:-1], begins[1:], strict=True)
+    return "".join(f"M{corners[a][0]} {corners[a][1]}l{' '.join(moves[a : b - 1])}z" for a, b in lines)
 
 
 def _first_look(differs: np.ndarray, heat: np.ndarray, segmented: np.ndarray) -> tuple[int, str]:
@@ -256,6 +289,12 @@ def _blocks(section: np.ndarray, most: int) -> np.ndarray:
     margins = [(0, -length % step) for length, step in zip(section.shape, steps, strict=True)]
     filled = np.pad(section, margins, "edge")
     return filled.reshape(filled.shape[0] // steps[0], steps[0], filled.shape[1] // steps[1], steps[1])
+
+
+def _thinned(labels: np.ndarray) -> np.ndarray:
+    """The middle of every block: labels have no mean."""
+    blocks = _blocks(labels, IMAGE_PIXELS)
+    return blocks[:, blocks.shape[1] // 2, :, blocks.shape[3] // 2]
 
 
 def _grey_png(section: np.ndarray, window: tuple[float, float]) -> str:

@@ -6,6 +6,7 @@ What the slices look like is in `planes.py`.
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,8 +60,8 @@ def strip_of(item: EvidenceItem) -> Strip:
 
 def spectrum_svg(spectrum: SpectrumProfile) -> str:
     """Radial power against spatial frequency, over the band of the calibration volumes."""
-    figure = Figure(figsize=(5.4, 3.0), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(5.4, 3.0), layout="constrained", facecolor="none")
+    axes = figure.add_subplot(facecolor="none")
     shown = spectrum.frequency > 0  # the mean intensity would flatten all the rest
     frequency = spectrum.frequency[shown]
     band = axes.fill_between(
@@ -84,6 +85,8 @@ def _svg(figure: Figure) -> str:
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
+    # A style sheet inside an inline SVG holds for the whole page.
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
     for stand_in, variable in _VARIABLES.items():
         text = text.replace(stand_in, variable)
     return text

@@ -64,7 +64,7 @@ def render_report(result: CheckResult) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters.update(number=_number, signed=_signed, count=_count)
+    environment.filters.update(number=_number, signed=_signed)
     script = (_HERE / "report.js").read_text(encoding="utf-8")
     strips = [strip_of(item) for item in result.evidence]
     return environment.get_template("report.html").render(
@@ -98,7 +98,8 @@ def p_sentences(result: CheckResult) -> tuple[str, str]:
 def _p_sentence(p: float, ending: str) -> str:
     if math.isnan(p):
         return "There is no p-value for this check."
-    return f"Of 100 clean scans like those of the calibration, about {_count(100 * p)} {ending}."
+    share = "Fewer than 1" if p < 0.01 else f"About {100 * p:.0f}"
+    return f"{share} in 100 clean scans like those of the calibration {ending}."
 
 
 def _notes(result: CheckResult) -> list[str]:
@@ -123,16 +124,11 @@ def _heat_stops() -> list[tuple[float, str, float]]:
 
 
 def _number(value: float, digits: int = 3) -> str:
-    """Significant digits without trailing noise; a dash for what is not a number."""
+    """Significant digits; a dash for what is not a number."""
     if not math.isfinite(value):
         return "–"
-    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}"
+    return (f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:.0f}").replace("-", "−")
 
 
 def _signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "−") if abs(value) >= 0.05 else "0.0"
-
-
-def _count(value: float) -> str:
-    """A number of scans for a sentence: whole from 1 on, else one digit."""
-    return f"{value:.0f}" if value >= 1 else f"{value:.1g}"
