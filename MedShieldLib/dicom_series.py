@@ -21,6 +21,8 @@ from MedShieldLib.refusals import cut_short, require_component, require_memory, 
 _SAME_POSITION = 1e-2
 # How far a step between slices may be from the usual one, as a share of it.
 _STEP_TOLERANCE = 0.05
+# How many gaps are named in one sentence.
+_GAPS_NAMED = 3
 # How far the pixel spacings of slices may differ, as a share.
 _SAME_SPACING = 1e-3
 # How far the orientations (unit vectors) of slices may differ.
@@ -60,10 +62,14 @@ class Slice:
     pixel_type: int
 
     @property
+    def across(self) -> np.ndarray:
+        """The direction across the slice, a unit vector but for the rounding of the file's numbers."""
+        return np.cross(self.orientation[:3], self.orientation[3:])
+
+    @property
     def normal(self) -> np.ndarray:
         """Unit vector across the slice."""
-        across = np.cross(self.orientation[:3], self.orientation[3:])
-        return across / np.linalg.norm(across)
+        return self.across / np.linalg.norm(self.across)
 
     @property
     def depth(self) -> float:
@@ -150,9 +156,10 @@ def _text(reader: sitk.ImageFileReader, tag: str) -> str:
 def _numbers(reader: sitk.ImageFileReader, tag: str) -> tuple[float, ...]:
     """The numbers of a tag; empty if it is missing or is not numbers."""
     try:
-        return tuple(float(part) for part in _text(reader, tag).split("\\"))
+        numbers = tuple(float(part) for part in _text(reader, tag).split("\\"))
     except ValueError:
         return ()
+    return numbers if np.isfinite(numbers).all() else ()
 
 
 def _choose_series(folder: Path, slices: list[Slice], series: str | None) -> list[Slice]:
@@ -201,6 +208,8 @@ def _require_alike(folder: Path, slices: Sequence[Slice]) -> None:
         if (len(one.position), len(one.orientation), len(one.spacing)) != (3, 6, 2):
             raise InputError(f"{one.path} lacks the position, orientation or pixel spacing of its slice.")
         require_spacing(one.path, one.spacing)
+        if not np.isclose(np.linalg.norm(one.across), 1, atol=_SAME_ORIENTATION):
+            raise InputError(f"{one.path} has an orientation that is not two directions at right angles.")
         for what, same in (
             ("matrix size", one.size == first.size),
             ("pixel spacing", np.allclose(one.spacing, first.spacing, rtol=_SAME_SPACING)),
@@ -248,11 +257,14 @@ def _regular_step(folder: Path, stack: Sequence[Slice]) -> float:
     depths = [slice_.depth for slice_ in stack]
     steps = np.diff(depths)
     usual = float(np.median(steps))
-    for below, above, depth, step in zip(stack[:-1], stack[1:], depths[:-1], steps, strict=True):
-        if abs(step - usual) > max(_STEP_TOLERANCE * usual, _SAME_POSITION):
-            raise InputError(
-                f"{folder} {_gap(depth, step, usual)} between {below.path.name} and {above.path.name}."
-            )
+    gaps = [
+        f"{_gap(depth, step, usual)} between {below.path.name} and {above.path.name}"
+        for below, above, depth, step in zip(stack[:-1], stack[1:], depths[:-1], steps, strict=True)
+        if abs(step - usual) > max(_STEP_TOLERANCE * usual, _SAME_POSITION)
+    ]
+    if gaps:
+        more = f", and {len(gaps) - _GAPS_NAMED} more" if len(gaps) > _GAPS_NAMED else ""
+        raise InputError(f"{folder} {', '.join(gaps[:_GAPS_NAMED])}{more}.")
     return (depths[-1] - depths[0]) / (len(stack) - 1)
 
 
@@ -260,7 +272,7 @@ def _gap(depth: float, step: float, usual: float) -> str:
     """In words: what is wrong with a step (mm) that begins at `depth`."""
     missing = round(step / usual) - 1
     if missing < 1 or abs(step / usual - missing - 1) > 2 * _STEP_TOLERANCE:
-        return f"has irregular slices, usually {usual:.2f} mm apart but {step:.2f} mm"
+        return f"has irregular slices ({step:.2f} mm apart, usually {usual:.2f} mm)"
     where = ", ".join(f"{depth + n * usual:.2f}" for n in range(1, missing + 1))
     return f"lacks {missing} slice{'s' if missing > 1 else ''} (at {where} mm across the slices)"
 

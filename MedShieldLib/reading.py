@@ -44,9 +44,9 @@ def read_image(path: Path, series: str | None, component: int | None) -> sitk.Im
     Raises:
         InputError: if it cannot be read, or if it is not clear which series or component is meant.
     """
-    if not path.exists():
-        raise InputError(f"{path} does not exist.")
     try:
+        if not path.exists():
+            raise InputError(f"{path} does not exist.")
         if path.is_dir():
             return dicom_series.read_folder(path, series, component)
         if extension_of(path) is None:

@@ -24,12 +24,13 @@ def write_image(image: sitk.Image, path: Path) -> None:
         raise InputError(f"{path} cannot be written; its name must end in {', '.join(EXTENSIONS)}.")
     partial = path.with_name(f".{uuid.uuid4().hex}{extension}")
     try:
-        with itk.quiet():
-            sitk.WriteImage(image, str(partial), useCompression=extension != ".nii")
-        os.replace(partial, path)
+        try:
+            with itk.quiet():
+                sitk.WriteImage(image, str(partial), useCompression=extension != ".nii")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     except (OSError, RuntimeError):
         raise InputError(
             f"{path} cannot be written; its folder must exist, be writable and have room."
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)

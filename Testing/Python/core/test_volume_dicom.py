@@ -213,7 +213,9 @@ def test_missing_slice_is_named_by_place_and_neighbours(folder, refusal):
 def test_several_missing_slices_are_all_named(folder, refusal):
     slices = _stack(_voxels())
     del slices[7:9]
-    assert "lacks 2 slices (at -29.50, -28.00 mm" in refusal(_save(folder, slices))
+    del slices[3]
+    message = refusal(_save(folder, slices))
+    assert "lacks 1 slice (at -35.50 mm" in message and "lacks 2 slices (at -29.50, -28.00 mm" in message
 
 
 def test_irregular_slices_are_named(folder, refusal):
@@ -221,7 +223,7 @@ def test_irregular_slices_are_named(folder, refusal):
     for slice_ in slices[10:]:
         slice_.ImagePositionPatient[2] += 0.6
     message = refusal(_save(folder, slices))
-    assert "1.50 mm apart but 2.10 mm between IM009.dcm and IM010.dcm" in message
+    assert "irregular slices (2.10 mm apart, usually 1.50 mm) between IM009.dcm and IM010.dcm" in message
 
 
 def test_rounded_positions_are_regular(folder):
@@ -245,6 +247,7 @@ def test_tilted_gantry_is_refused(folder, refusal):
         (lambda s: setattr(s, "PixelSpacing", [2.0, 2.0]), "pixel spacing"),
         (lambda s: setattr(s, "PixelSpacing", [0.0, 1.0]), "spacing of 0 x 1 mm"),
         (lambda s: setattr(s, "PixelSpacing", [-1.0, 1.0]), "spacing of -1 x 1 mm"),
+        (lambda s: setattr(s, "ImageOrientationPatient", [0.0] * 6), "right angles"),
         (lambda s: delattr(s, "PixelSpacing"), "pixel spacing"),
         (lambda s: delattr(s, "ImagePositionPatient"), "position"),
         (lambda s: delattr(s, "ImageOrientationPatient"), "orientation"),

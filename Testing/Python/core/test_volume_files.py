@@ -143,10 +143,11 @@ def test_unknown_extension_is_not_written(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_missing_folder_is_named(tmp_path, extension):
-    with pytest.raises(InputError, match="cannot be written") as caught:
-        _volume().write(tmp_path / "nowhere" / f"a{extension}")
-    assert "nowhere" in str(caught.value)
+@pytest.mark.parametrize("folder", ["nowhere", "file"])
+def test_folder_that_cannot_be_written_is_named(tmp_path, extension, folder):
+    (tmp_path / "file").write_text("in the place of a folder")
+    with pytest.raises(InputError, match=f"{folder}.* cannot be written"):
+        _volume().write(tmp_path / folder / f"a{extension}")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
