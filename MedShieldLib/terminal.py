@@ -1,6 +1,6 @@
 """What people see in a terminal: progress while a job runs, and its outcome in plain words.
 
-Nothing is computed here; the same words in HTML are in `export/report.py`.
+Nothing is computed here; the report in HTML is in `export/report.py`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from MedShieldLib.errors import InputError
+from MedShieldLib.export.folder import REPORT
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.volume import Volume
+from MedShieldLib.words import VERDICT_WORDS, p_sentences
 
 if TYPE_CHECKING:
     from MedShieldLib.attacks.base import AttackResult
@@ -31,16 +34,6 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 _COLORS = {Verdict.CLEAN: "green", Verdict.OUT_OF_DISTRIBUTION: "yellow", Verdict.SUSPECTED_ATTACK: "red"}
-_TITLES = {
-    Verdict.CLEAN: "CLEAN: no sign of tampering",
-    Verdict.OUT_OF_DISTRIBUTION: "OUT OF DISTRIBUTION: unlike the calibration scans, no sign of tampering",
-    Verdict.SUSPECTED_ATTACK: "SUSPECTED ATTACK: this scan looks tampered with",
-}
-_ADVICE = {
-    Verdict.CLEAN: "The defended segmentation is the model's own.",
-    Verdict.OUT_OF_DISTRIBUTION: "The model may not be fit for such scans: look with care.",
-    Verdict.SUSPECTED_ATTACK: "Do not use the original segmentation; compare it with the defended one.",
-}
 
 
 @contextmanager
@@ -69,13 +62,18 @@ def _plain_lines() -> Callable[[float, str], None]:
 
 def show_check(result: CheckResult, folder: Path) -> None:
     """The verdict in plain words, a table per structure, and where the report is."""
-    out.print(
-        Panel(verdict_words(result), title=_TITLES[result.verdict], border_style=_COLORS[result.verdict])
-    )
+    words = VERDICT_WORDS[result.verdict]
+    title = f"{_name(result.verdict)}: {words.title}"
+    out.print(Panel(_banner(result), title=title, title_align="left", border_style=_COLORS[result.verdict]))
     for note in result.notes:
         out.print(f"Note: {note}", markup=False)
     out.print(_agreement(result))
-    out.print(f"Report: {folder / 'report.html'}", markup=False, soft_wrap=True)
+    if (folder / REPORT).exists():
+        out.print(f"Report: {folder / REPORT}", markup=False, soft_wrap=True)
+    else:
+        out.print(
+            f"Results: {folder} (for a report: pip install 'medshield[report]')", markup=False, soft_wrap=True
+        )
     out.print("Not for clinical use.", style="dim")
 
 
@@ -98,14 +96,12 @@ def show_demo(findings: tuple[Finding, ...]) -> None:
         table.add_column(heading, justify="right")
     for found in findings:
         verdict = found.result.verdict
-        words = f"[{_COLORS[verdict]}]{_TITLES[verdict].partition(':')[0]}[/]"
+        words = f"[{_COLORS[verdict]}]{_name(verdict)}[/]"
         p = f"{found.result.p_attack:.3g}"
         table.add_row(found.title, words, p, f"{found.original_dice:.3f}", f"{found.defended_dice:.3f}")
     out.print(table)
     for found in findings:
-        out.print(
-            f"Report, {found.title.lower()}: {found.folder / 'report.html'}", markup=False, soft_wrap=True
-        )
+        out.print(f"Report, {found.title.lower()}: {found.folder / REPORT}", markup=False, soft_wrap=True)
     out.print("MNI152 was also used to train this target; README.md has figures on heads never seen.")
     out.print("Not for clinical use.", style="dim")
 
@@ -125,7 +121,7 @@ def show_volume(volume: Volume) -> None:
         volume.require_checkable()
         table.add_row("Can be checked", "yes")
     except InputError as error:
-        table.add_row("Can be checked", f"no: {error}")
+        table.add_row("Can be checked", f"no: {escape(str(error))}")
     out.print(table)
 
 
@@ -145,15 +141,18 @@ def show_calibration(calibration: Calibration, path: Path) -> None:
     out.print(f"Calibration: {path}", markup=False, soft_wrap=True)
 
 
-def verdict_words(result: CheckResult) -> str:
-    """Two or three sentences: what to do, and how sure the shield is."""
-    which, p = ("attack", result.p_attack)
-    if result.verdict is Verdict.OUT_OF_DISTRIBUTION:
-        which, p = ("novelty", result.p_novelty)
+def _name(verdict: Verdict) -> str:
+    return verdict.value.replace("_", " ").upper()
+
+
+def _banner(result: CheckResult) -> str:
+    """What was found, what to do, and how sure the shield is."""
+    words, (tampering, novelty) = VERDICT_WORDS[result.verdict], p_sentences(result)
     return (
-        f"{_ADVICE[result.verdict]}\n"
-        f"p ({which}) = {p:.3g}; the alarm is raised at p <= {result.alpha:g}, which happens to about "
-        f"{100 * result.alpha:g} in 100 clean scans like those of the calibration."
+        f"{words.meaning}\n{words.advice}\n\n"
+        f"Tampering: p = {result.p_attack:.3g}. {tampering}\n"
+        f"Novelty: p = {result.p_novelty:.3g}. {novelty}\n"
+        f"Alarm at p <= {result.alpha:g}, which {100 * result.alpha:g} % of such clean scans raise too."
     )
 
 
@@ -165,6 +164,6 @@ def _agreement(result: CheckResult) -> Table:
     for row in result.structures:
         distance = "-" if math.isnan(row.hd95_mm) else f"{row.hd95_mm:.1f}"
         table.add_row(
-            row.name, f"{row.dice:.3f}", distance, f"{row.original_ml:.1f}", f"{row.defended_ml:.1f}"
+            escape(row.name), f"{row.dice:.3f}", distance, f"{row.original_ml:.1f}", f"{row.defended_ml:.1f}"
         )
     return table

@@ -1,6 +1,6 @@
 """The report of a check for people: one HTML file that needs nothing else, not even a network.
 
-Here the words and figures; the page is in `report.html`, `report.css` and `report.js`, slices in `planes.py`,
+Here the figures; the page is in `report.html`, `report.css` and `report.js`, slices in `planes.py`,
 plots in `plots.py`. Names come from files that may be hostile: the template escapes all that it is given.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -19,40 +18,11 @@ from markupsafe import Markup
 from MedShieldLib.export.json_result import library_versions
 from MedShieldLib.export.planes import HEAT_COLORS, BodyAxes, heat_opacity, hex_color, planes_of
 from MedShieldLib.export.plots import spectrum_svg, strip_of
-from MedShieldLib.result import CheckResult, Verdict
+from MedShieldLib.result import CheckResult
+from MedShieldLib.words import VERDICT_WORDS, p_sentences
 
 _HERE = Path(__file__).parent
 _TILT_WORTH_SAYING = 3.0
-
-
-@dataclass(frozen=True)
-class Words:
-    """A verdict for the reader: what was found, and what to do."""
-
-    title: str
-    meaning: str
-    advice: str
-
-
-VERDICT_WORDS = {
-    Verdict.CLEAN: Words(
-        "No sign of tampering",
-        "The model's answer is as stable on this scan as on clean scans.",
-        "The defended segmentation is the original one, unchanged.",
-    ),
-    Verdict.OUT_OF_DISTRIBUTION: Words(
-        "Unlike the scans that MedShield was calibrated on",
-        "There is no sign of tampering, but the scan differs from the calibration scans: another scanner, "
-        "contrast, resolution or image quality, for instance.",
-        "The model may be unreliable here. Check both segmentations against the anatomy.",
-    ),
-    Verdict.SUSPECTED_ATTACK: Words(
-        "Suspected tampering",
-        "Hidden detail in this scan, which anatomy does not explain, changes what the model segments.",
-        "Do not rely on the original segmentation. Review the defended one against the anatomy, and get the "
-        "scan from its source again.",
-    ),
-}
 
 
 def render_report(result: CheckResult) -> str:
@@ -84,22 +54,6 @@ def render_report(result: CheckResult) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
-
-
-def p_sentences(result: CheckResult) -> tuple[str, str]:
-    """What the two p-values mean, for tampering and for novelty, one sentence each."""
-    endings = (
-        (result.p_attack, "make the model's answer at least as unstable as this one"),
-        (result.p_novelty, "look at least as unusual as this one"),
-    )
-    return tuple(_p_sentence(p, ending) for p, ending in endings)  # type: ignore[return-value]
-
-
-def _p_sentence(p: float, ending: str) -> str:
-    if math.isnan(p):
-        return "There is no p-value for this check."
-    share = "Fewer than 1" if p < 0.01 else f"About {100 * p:.0f}"
-    return f"{share} in 100 clean scans like those of the calibration {ending}."
 
 
 def _notes(result: CheckResult) -> list[str]:
