@@ -9,7 +9,7 @@ from MedShieldLib.targets.base import DifferentiableTarget, Target
 
 __all__ = ["BUILT_IN", "DifferentiableTarget", "Target", "load_target"]
 
-BUILT_IN = ("brain-tissue", "deepbet")
+BUILT_IN = ("brain-tissue", "deepbet", "deepbet-coarse")
 
 
 def load_target(name: str | Path) -> Target:
@@ -26,6 +26,10 @@ def load_target(name: str | Path) -> Target:
         from MedShieldLib.targets import deepbet
 
         return deepbet.load()
+    if name == "deepbet-coarse":
+        from MedShieldLib.targets import deepbet
+
+        return deepbet.load_coarse()
     if Path(name).suffix == ".json":
         from MedShieldLib.targets import torchscript
 

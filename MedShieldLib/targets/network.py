@@ -55,7 +55,7 @@ class NetworkTarget:
         one_piece: bool = False,
     ) -> None:
         self.name, self.structures, self.sha256 = name, tuple(structures), sha256
-        self.network = network.eval().requires_grad_(False)
+        self.network = frozen(network)
         self.spacing, self.orientation = spacing, orientation
         self.finest_mm = min(spacing)
         self.window_rule = window or windows.Window()
@@ -69,7 +69,7 @@ class NetworkTarget:
     def labelmap(self, probabilities: np.ndarray, volume: Volume) -> np.ndarray:
         """uint8 (K, J, I): the most probable class after resampling, in slabs to spare memory."""
         if self.one_piece:
-            probabilities = probabilities * _largest_piece(probabilities.argmax(0) > 0)
+            probabilities = _without_islands(probabilities)
         grid, answers = self.grid(volume), torch.from_numpy(np.ascontiguousarray(probabilities))
         labels = torch.zeros(volume.voxels.shape, dtype=torch.uint8)
         with torch.inference_mode():
@@ -145,10 +145,26 @@ class NetworkTarget:
         return answer
 
 
-def _largest_piece(mask: np.ndarray) -> np.ndarray:
-    """The largest face-connected part of a mask (K', J', I'), bool; all of an empty one."""
-    pieces, count = ndimage.label(mask)
-    return pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:]) if count else mask
+def _without_islands(probabilities: np.ndarray) -> np.ndarray:
+    """(C, K', J', I') with background for certain in all but the largest face-connected piece.
+
+    What is background already stays as it is, so that the piece's own border does not move.
+    """
+    found = probabilities.argmax(0) > 0
+    pieces, count = ndimage.label(found)
+    if count < 2:
+        return probabilities
+    islands = found & (pieces != 1 + np.argmax(np.bincount(pieces.ravel())[1:]))
+    kept = np.where(islands, 0, probabilities)
+    kept[0][islands] = 1
+    return kept
+
+
+def frozen(network: torch.nn.Module) -> torch.nn.Module:
+    """The network in evaluation mode, without gradients for its parameters; TorchScript modules too."""
+    for parameter in network.eval().parameters():
+        parameter.requires_grad_(False)
+    return network
 
 
 def add_within(volume: Volume, change: np.ndarray) -> Volume:
