@@ -99,7 +99,7 @@ class Calibration:
         )
 
     def profile_band(self) -> tuple[np.ndarray, np.ndarray]:
-        """The 5 and 95 % quantiles of the clean profiles, each relative to its own first shell; NaN where none."""
+        """5 and 95 % quantiles of the clean profiles, relative to their first shells; NaN where unknown."""
         relative = self.profiles - self.profiles[:, 1:2]
         seen = np.isfinite(relative).sum(0) >= max(3, len(relative) // 5)
         low, high = np.full(relative.shape[1], np.nan), np.full(relative.shape[1], np.nan)
@@ -108,16 +108,18 @@ class Calibration:
 
     def support(self, alpha: float) -> str | None:
         """A sentence when the calibration is too small for `alpha`, else None."""
-        if alpha * (len(self.subjects) + 1) < 1:
+        n_scores, n_shifts = len(self.subjects), len(set(self.shift_names))
+        if alpha * (n_scores + 1) < 1:
             return (
-                f"The calibration holds {len(self.subjects)} clean scores; an alarm rate of {alpha:.3g} needs at "
-                f"least {int(np.ceil(1 / alpha)) - 1}, so no volume can be called suspicious: calibrate on more volumes."
+                f"The calibration holds {n_scores} clean scores; an alarm rate of {alpha:.3g} needs at least "
+                f"{int(np.ceil(1 / alpha)) - 1}, so no volume can be called suspicious: calibrate on more "
+                "volumes."
             )
         if alpha * (self.n_subjects + 1) < 1:
             return (
-                f"The calibration holds {self.n_subjects} subjects, seen under {len(set(self.shift_names))} benign "
-                f"shifts; without counting the shifts it supports alarm rates down to {1 / (self.n_subjects + 1):.2f}, "
-                f"so read {alpha:.3g} as approximate."
+                f"The calibration holds {self.n_subjects} subjects, seen under {n_shifts} benign shifts; "
+                f"without counting the shifts it supports alarm rates down to "
+                f"{1 / (self.n_subjects + 1):.2f}, so read {alpha:.3g} as approximate."
             )
         return None
 
@@ -143,15 +145,19 @@ class Calibration:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
             if data.pop("schema") != SCHEMA:
                 raise ValueError("another schema")
-            arrays = {k: np.array(data.pop(k), dtype=float) for k in ("disagreements", "features", "profiles")}
-            versions = tuple(from_json(v) for v in data.pop("versions"))
-            lists = {k: tuple(data.pop(k)) for k in ("subjects", "shift_names", "feature_names")}
-            calibration = cls(versions=versions, **arrays, **lists, **data)
+            for name in ("disagreements", "features", "profiles"):
+                data[name] = np.array(data[name], dtype=float)
+            for name in ("subjects", "shift_names", "feature_names"):
+                data[name] = tuple(data[name])
+            data["versions"] = tuple(from_json(v) for v in data["versions"])
+            calibration = cls(**data)
             calibration._require_consistent()
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}); name a calibration file.") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{path} is not a MedShield calibration; make one with medshield calibrate.") from error
+            raise InputError(
+                f"{path} is not a MedShield calibration; make one with medshield calibrate."
+            ) from error
         return calibration
 
     @classmethod
@@ -176,8 +182,8 @@ class Calibration:
         """
         if (self.target_name, self.target_sha256) != (target.name, target.sha256):
             raise InputError(
-                f"Calibration '{self.name}' was made for target '{self.target_name}' with other weights than the "
-                f"'{target.name}' given; run medshield calibrate for this one."
+                f"Calibration '{self.name}' was made for target '{self.target_name}' with other weights than "
+                f"the '{target.name}' given; run medshield calibrate for this one."
             )
 
     def _left_out(self, score) -> np.ndarray:
@@ -191,8 +197,9 @@ class Calibration:
 
     def _require_consistent(self) -> None:
         n = len(self.subjects)
-        shapes = (self.disagreements.shape[:2], self.features.shape, self.profiles.shape, len(self.shift_names))
-        if shapes != ((n, len(self.versions)), (n, len(self.feature_names)), (n, len(PROFILE_EDGES) - 1), n) or n == 0:
+        shapes = (self.disagreements.shape[:2], self.features.shape, self.profiles.shape)
+        wanted = ((n, len(self.versions)), (n, len(self.feature_names)), (n, len(PROFILE_EDGES) - 1))
+        if shapes != wanted or len(self.shift_names) != n or n == 0:
             raise ValueError("arrays of different lengths")
         if not (np.isfinite(self.disagreements).all() and np.isfinite(self.features).all()):
             raise ValueError("not finite")
@@ -229,8 +236,14 @@ def calibrate(
     """Observe clean volumes, each as it is and under every benign shift.
 
     Args:
+        target: the target that answers.
         volumes: (subject, volume) pairs; volumes of one subject share its name.
         versions: the family to draw; `reformer.choose` picks one that suits the target.
+        name: shown to the user; "" makes one of the target's name and the number of volumes.
+        augmentations: the benign shifts, with `shifts.none` for the volume as it is.
+        seed: of the shifts and of the draws.
+        progress: called as progress(fraction, step).
+        cancelled: asked before every inference.
 
     Raises:
         InputError: if there are no volumes, or one cannot be segmented.

@@ -64,7 +64,7 @@ def mni152() -> Volume:
 
 def mean_dice(answer: Segmentation, reference: Segmentation) -> float:
     """Mean over the structures."""
-    from MedShieldLib.export.agreement import dice
+    from MedShieldLib.agreement import dice
 
     values = [s.value for s in reference.structures]
     return float(np.mean([dice(answer.labels == value, reference.labels == value) for value in values]))

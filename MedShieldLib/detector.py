@@ -36,13 +36,16 @@ def disagreement(answer: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.array(scores)
 
 
-def novelty_features(spectrum: converter.Spectrum, volume: Volume, answer: np.ndarray, target: Target) -> dict[str, float]:
+def novelty_features(
+    spectrum: converter.Spectrum, volume: Volume, answer: np.ndarray, target: Target
+) -> dict[str, float]:
     """Numbers that tell protocols and contrasts apart: spectrum, histogram, and what the target sees.
 
     Spectral features do not detect attacks (a scanner moves them more); they describe the scan.
     """
     power = converter.radial_profile(spectrum, _BANDS)
-    features = {f"power {a:.2f}-{b:.2f}/mm": v - power[0] for a, b, v in zip(_BANDS[1:], _BANDS[2:], power[1:], strict=False)}
+    bands = zip(_BANDS[1:], _BANDS[2:], power[1:], strict=False)
+    features = {f"power {a:.2f}-{b:.2f}/mm": value - power[0] for a, b, value in bands}
     low, high = converter.intensity_range(volume.voxels)
     sample = (volume.voxels[::2, ::2, ::2].astype(np.float32) - low) / (high - low)
     bright = sample[sample > 0.1]
@@ -55,7 +58,8 @@ def novelty_features(spectrum: converter.Spectrum, volume: Volume, answer: np.nd
         features[f"share {structure.name}"] = float(share)
     inside = 1 - answer[0]
     best = answer[1:].max(axis=0)
-    features["sureness"] = float((inside * best).sum(dtype=np.float64) / max(float((inside**2).sum(dtype=np.float64)), 1.0))
+    sure, all_inside = (inside * best).sum(dtype=np.float64), (inside**2).sum(dtype=np.float64)
+    features["sureness"] = float(sure / max(all_inside, 1.0))
     return features
 
 
@@ -97,7 +101,7 @@ class Normaliser:
         return (disagreements / self.benign).mean(-2)
 
     def instability(self, disagreements: np.ndarray) -> np.ndarray:
-        """(...): the worst structure's, so that a small structure that vanishes counts as much as a large one."""
+        """(...): the worst structure's, so that a small one that vanishes counts as much as a large one."""
         return self.per_structure(disagreements).max(-1)
 
     def novelty(self, features: np.ndarray) -> np.ndarray:

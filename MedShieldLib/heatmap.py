@@ -18,6 +18,7 @@ def combined(source: Source, unrest: np.ndarray) -> Volume:
     """Instability where it is, stressed by up to twice where the upper band is strong for this volume.
 
     Args:
+        source: the volume under check.
         unrest: (K', J', I') in [0, 1] on the target's working grid, see `Observation.unrest`.
 
     Returns:

@@ -5,15 +5,14 @@ Calibration observes clean volumes and the shield observes the volume under chec
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from MedShieldLib import converter, detector
 from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.stopwatch import Stopwatch
 from MedShieldLib.targets.base import Target
 from MedShieldLib.versions import Source, Version
 from MedShieldLib.volume import Volume
@@ -29,7 +28,7 @@ class Observation:
     Attributes:
         answer: (C, K', J', I') probabilities for the volume itself.
         vote: (C, K', J', I') mean of the answers to the versions, mapped back.
-        unrest: (K', J', I') float32 in [0, 1]: mean total variation between `answer` and the versions' answers.
+        unrest: (K', J', I') float32 in [0, 1]: mean total variation between `answer` and the versions'.
         disagreements: (V, S), see `detector.disagreement`.
         features: see `detector.novelty_features`.
         profile: log10 power per shell of `detector.PROFILE_EDGES`.
@@ -45,22 +44,6 @@ class Observation:
     profile: np.ndarray = field(repr=False)
     reformed: Volume
     timings_s: dict[str, float]
-
-
-class Stopwatch:
-    """Adds up seconds by name."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def of(self, name: str):
-        """Time a block under `name`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
 def observe(
@@ -111,14 +94,25 @@ def observe(
         features = detector.novelty_features(source.spectrum, volume, answer, target)
         profile = converter.radial_profile(source.spectrum, detector.PROFILE_EDGES)
     return Observation(
-        answer, vote, unrest, np.array(disagreements), features, profile, volume.with_voxels(reformed), watch.seconds
+        answer,
+        vote,
+        unrest,
+        np.array(disagreements),
+        features,
+        profile,
+        volume.with_voxels(reformed),
+        watch.seconds,
     )
 
 
 def _checked(target: Target, answer: np.ndarray) -> np.ndarray:
     classes = len(target.structures) + 1
     if answer.ndim != 4 or answer.shape[0] != classes:
-        raise InputError(f"Target '{target.name}' answered with shape {answer.shape}; expected {classes} classes in 3D.")
+        raise InputError(
+            f"Target '{target.name}' answered with shape {answer.shape}; expected {classes} classes in 3D."
+        )
     if not np.isfinite(answer).all():
-        raise InputError(f"Target '{target.name}' answered with NaN or Inf for this volume; it cannot be used here.")
+        raise InputError(
+            f"Target '{target.name}' answered with NaN or Inf for this volume; it cannot be used here."
+        )
     return answer

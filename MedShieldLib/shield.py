@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from MedShieldLib import __version__, detector, heatmap
-from MedShieldLib.export.agreement import compare
+from MedShieldLib.agreement import compare
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import Cancelled, InputError
-from MedShieldLib.observation import IsCancelled, Observation, Progress, Stopwatch, observe
+from MedShieldLib.observation import IsCancelled, Observation, Progress, observe
 from MedShieldLib.result import (
     CalibrationInfo,
     CheckResult,
@@ -24,6 +24,7 @@ from MedShieldLib.result import (
     TargetInfo,
     Verdict,
 )
+from MedShieldLib.stopwatch import Stopwatch
 from MedShieldLib.targets.base import Target
 from MedShieldLib.versions import Source
 from MedShieldLib.volume import Segmentation, Volume
@@ -65,7 +66,15 @@ class Shield:
         """A shield with a given calibration (or its file), or with the one that ships for the target.
 
         Args:
+            target: the model under protection.
+            calibration: made for it, or the file of one; None takes the one that ships.
+            alpha: accepted rate of false alarms, in (0, 1).
+            seed: of the random versions; None draws a fresh one for every check.
             quick: use two versions instead of the whole family: faster, and easier to fool.
+
+        Raises:
+            InputError: if there is no such calibration or it belongs to another target, or alpha is out of
+                range.
         """
         if calibration is None:
             calibration = Calibration.shipped(target)
@@ -142,10 +151,11 @@ class Shield:
     def _evidence(self, seen: Observation) -> tuple[EvidenceItem, ...]:
         """The two fused scores first, then what went into them."""
         clean, scale = self.calibration, self.calibration.normaliser
-        features = np.array(list(seen.features.values()))
+        instability = float(scale.instability(seen.disagreements))
+        novelty = float(scale.novelty(np.array(list(seen.features.values()))))
         items = [
-            _item("instability", "instability", float(scale.instability(seen.disagreements)), clean.instability),
-            _item("novelty", "novelty", float(scale.novelty(features)), clean.novelty),
+            _item("instability", "instability", instability, clean.instability),
+            _item("novelty", "novelty", novelty, clean.novelty),
         ]
         for n, value in enumerate(scale.per_version(seen.disagreements)):
             name = f"{clean.versions[n].kind.replace('_', ' ')} version"

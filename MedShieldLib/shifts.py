@@ -22,7 +22,9 @@ def none(volume: Volume, rng: np.random.Generator) -> Volume:
     return volume
 
 
-def rician_noise(volume: Volume, rng: np.random.Generator, percent: tuple[float, float] = (0.5, 3.0)) -> Volume:
+def rician_noise(
+    volume: Volume, rng: np.random.Generator, percent: tuple[float, float] = (0.5, 3.0)
+) -> Volume:
     """Rician noise (Gudbjartsson and Patz 1995) of `percent` of the intensity range."""
     low, high = intensity_range(volume.voxels)
     sigma = (high - low) * rng.uniform(*percent) / 100
@@ -44,7 +46,8 @@ def gamma(volume: Volume, rng: np.random.Generator, log_gamma: float = 0.2) -> V
     """Intensity to the power of exp(u), u uniform within +-`log_gamma`, on the intensity range."""
     low, high = intensity_range(volume.voxels)
     unit = np.clip((volume.voxels.astype(np.float32) - low) / (high - low), 0, None)
-    return volume.with_voxels((unit ** np.float32(np.exp(rng.uniform(-log_gamma, log_gamma)))) * (high - low) + low)
+    power = np.float32(np.exp(rng.uniform(-log_gamma, log_gamma)))
+    return volume.with_voxels(unit**power * (high - low) + low)
 
 
 def blur(volume: Volume, rng: np.random.Generator, sigma_mm: tuple[float, float] = (0.4, 1.0)) -> Volume:
@@ -62,7 +65,9 @@ def motion(volume: Volume, rng: np.random.Generator, degrees: float = 2.0, mm: f
     return _torchio(volume, rng, "RandomMotion", degrees=degrees, translation=mm, num_transforms=1)
 
 
-def ghosting(volume: Volume, rng: np.random.Generator, intensity: tuple[float, float] = (0.05, 0.2)) -> Volume:
+def ghosting(
+    volume: Volume, rng: np.random.Generator, intensity: tuple[float, float] = (0.05, 0.2)
+) -> Volume:
     """Ghosts along the phase-encoding direction."""
     return _torchio(volume, rng, "RandomGhosting", intensity=intensity)
 
@@ -85,7 +90,16 @@ def eight_bit(volume: Volume, rng: np.random.Generator) -> Volume:
 
 
 # What a calibration draws from; `none` first, so that every subject is also seen as it is.
-CALIBRATION: tuple[Shift, ...] = (none, rician_noise, bias_field, gamma, blur, anisotropy, rotation, eight_bit)
+CALIBRATION: tuple[Shift, ...] = (
+    none,
+    rician_noise,
+    bias_field,
+    gamma,
+    blur,
+    anisotropy,
+    rotation,
+    eight_bit,
+)
 
 
 def apply(shift: Shift, volume: Volume, seed: int) -> Volume:
@@ -99,9 +113,12 @@ def _torchio(volume: Volume, rng: np.random.Generator, transform: str, **paramet
         import torch
         import torchio
     except ImportError as error:
-        raise InputError('Benign augmentation needs torchio; install it with pip install "medshield[train]".') from error
+        raise InputError(
+            'Benign augmentation needs torchio; install it with pip install "medshield[train]".'
+        ) from error
     affine = np.diag([*reversed(volume.spacing), 1.0])
-    image = torchio.ScalarImage(tensor=torch.from_numpy(volume.voxels.astype(np.float32))[None], affine=affine)
+    voxels = torch.from_numpy(volume.voxels.astype(np.float32))
+    image = torchio.ScalarImage(tensor=voxels[None], affine=affine)
     with torch.random.fork_rng():
         torch.manual_seed(int(rng.integers(2**31)))
         changed = getattr(torchio, transform)(**parameters)(image)

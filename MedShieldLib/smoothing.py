@@ -27,6 +27,7 @@ def diffusion(voxels: np.ndarray, edge: float, passes: int, step: int = 1) -> np
     """Edge-preserving diffusion (Perona and Malik 1990) between face neighbours; float32, same shape.
 
     Args:
+        voxels: (K, J, I).
         edge: intensity difference that counts as an edge; smaller ones are evened out.
         passes: explicit steps of 1/7, which is stable in 3D.
         step: distance of the neighbours in voxels.

@@ -5,6 +5,8 @@ Every sample is a function of (subject, seed) alone, so training can stop and re
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torchio as tio
@@ -30,11 +32,12 @@ def sample(subject: Subject, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(seed)
     image = subject.image
     if rng.random() < _STRIPPED_SHARE:
-        image = image * _brain(subject.labels, rng.integers(_BRAIN_MARGIN_VOXELS[0], _BRAIN_MARGIN_VOXELS[1] + 1))
+        low, high = _BRAIN_MARGIN_VOXELS
+        image = image * brain(subject.labels, int(rng.integers(low, high + 1)))
     offset = rng.uniform(-1, 1, 3) * (_FAR if rng.random() < _FAR_SHARE else _NEAR)
     x, y = _crop(image[None], subject.labels[None], _BEFORE, offset)
-    pair = tio.Subject(image=tio.ScalarImage(tensor=x, affine=_AFFINE), labels=tio.LabelMap(tensor=y, affine=_AFFINE))
-    pair = _transform()(pair)
+    scalars, labels = tio.ScalarImage(tensor=x, affine=_AFFINE), tio.LabelMap(tensor=y, affine=_AFFINE)
+    pair: Any = _transform()(tio.Subject(image=scalars, labels=labels))
     x, y = _crop(pair["image"].data.float(), pair["labels"].data.long(), PATCH, offset)
     return _to_window(_filtered(_scanned(x, rng), rng), rng), y
 
@@ -50,7 +53,7 @@ def _transform() -> tio.Transform:
             tio.RandomAffine(scales=(0.85, 1.2), degrees=15, translation=8, isotropic=False),
             tio.OneOf({tio.RandomAnisotropy(axes=(0, 1, 2), downsampling=(1.2, 2)): 1, tio.Lambda(_same): 7}),
             tio.RandomGamma(log_gamma=(-0.35, 0.35), p=0.7),
-            tio.OneOf({tio.RandomMotion(degrees=3, translation=3, num_transforms=1): 1, tio.Lambda(_same): 24}),
+            tio.OneOf({tio.RandomMotion(3, 3, num_transforms=1): 1, tio.Lambda(_same): 24}),
             tio.OneOf({tio.RandomGhosting(intensity=(0.1, 0.4)): 1, tio.Lambda(_same): 24}),
         ]
     )
@@ -64,7 +67,8 @@ def _scanned(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """A smooth gain within about +-40 %, then Rician noise of 0 to 3 % (Gudbjartsson and Patz 1995)."""
     if rng.random() < 0.6:
         knots = 0.2 * torch.randn(1, 1, 3, 3, 3)
-        x = x * torch.nn.functional.interpolate(knots, x.shape[1:], mode="trilinear", align_corners=True)[0].exp()
+        gain = torch.nn.functional.interpolate(knots, x.shape[1:], mode="trilinear", align_corners=True)
+        x = x * gain[0].exp()
     if rng.random() < 0.4:
         sigma = float(np.percentile(x.numpy(), 99)) * 0.03 * rng.random()
         x = torch.sqrt((x + sigma * torch.randn_like(x)) ** 2 + (sigma * torch.randn_like(x)) ** 2)
@@ -84,8 +88,9 @@ def _filtered(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         voxels = converter.low_pass(converter.Spectrum.of(volume), rng.uniform(0.3, 0.85) * 0.5 / SPACING_MM)
     elif kind == 1:
         low, high = converter.intensity_range(volume.voxels)
-        shift = tuple(int(n) for n in rng.integers(0, 8, 3))
-        voxels = converter.wavelet_shrinkage(volume.voxels, rng.uniform(0.02, 0.16) * (high - low), 3, "db2", shift)
+        k, j, i = rng.integers(0, 8, 3).tolist()
+        threshold = rng.uniform(0.02, 0.16) * (high - low)
+        voxels = converter.wavelet_shrinkage(volume.voxels, threshold, 3, "db2", (k, j, i))
     elif kind == 2:
         voxels = smoothing.median(volume.voxels)
     else:
@@ -97,12 +102,13 @@ def _filtered(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(voxels, dtype=np.float32))[None]
 
 
-def _brain(labels: torch.Tensor, margin: int) -> torch.Tensor:
+def brain(labels: torch.Tensor, margin: int) -> torch.Tensor:
+    """Where the brain is and up to `margin` voxels around it: 1 inside, float32 (K, J, I)."""
     mask = (labels > 0).float()[None, None]
     mask = torch.nn.functional.max_pool3d(mask, 3, 1, 1)
     mask = -torch.nn.functional.max_pool3d(-mask, 3, 1, 1)  # closing: no pinholes inside the brain
     if margin:
-        mask = torch.nn.functional.max_pool3d(mask, 2 * int(margin) + 1, 1, int(margin))
+        mask = torch.nn.functional.max_pool3d(mask, 2 * margin + 1, 1, margin)
     return mask[0, 0]
 
 

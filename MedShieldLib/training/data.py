@@ -17,6 +17,7 @@ from MedShieldLib.targets.brain_tissue import ORIENTATION, SPACING_MM, STRUCTURE
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.volume import Volume
 
+MNI = "MNI152"
 CSF, GREY, WHITE = (s.value for s in STRUCTURES)
 
 # DLMUSE region codes (the MUSE list of regions); every other region above 0 is grey matter.
@@ -48,7 +49,9 @@ def load_subjects(folder: Path, with_mni: bool = True) -> list[Subject]:
         regions = sitk.GetArrayFromImage(sitk.ReadImage(str(labels)))
         subjects.append(_on_grid(name, volume, tissues_of_regions(regions)))
     if not subjects:
-        raise InputError(f"{folder} has no labels/*_DLMUSE.nii.gz with volumes/*_T1.nii.gz; see docs/training.md.")
+        raise InputError(
+            f"{folder} has no labels/*_DLMUSE.nii.gz with volumes/*_T1.nii.gz; see docs/training.md."
+        )
     return [*subjects, mni152()] if with_mni else subjects
 
 
@@ -61,27 +64,26 @@ def tissues_of_regions(regions: np.ndarray) -> np.ndarray:
 
 
 def mni152() -> Subject:
-    """The skull-stripped MNI152 template (1 mm); tissues are the largest of nilearn's GM and WM maps and the rest."""
+    """The skull-stripped MNI152 template (1 mm): what is neither in nilearn's GM nor WM map is CSF."""
     from nilearn import datasets
 
     image = datasets.load_mni152_template(resolution=1)
-    grey, white = (_array(f(resolution=1)) for f in (datasets.load_mni152_gm_template, datasets.load_mni152_wm_template))
+    grey = _array(datasets.load_mni152_gm_template(resolution=1))
+    white = _array(datasets.load_mni152_wm_template(resolution=1))
     voxels = _array(image)
     brain = voxels > 0
-    tissues = np.argmax(np.stack([np.zeros_like(grey), 1 - grey - white, grey, white]), axis=0).astype(np.uint8)
-    return _on_grid("MNI152", from_nibabel(image), np.where(brain, tissues, 0).astype(np.uint8))
+    tissues = np.argmax(np.stack([np.zeros_like(grey), 1 - grey - white, grey, white]), axis=0)
+    return _on_grid(MNI, from_nibabel(image), np.where(brain, tissues, 0).astype(np.uint8))
 
 
 def from_nibabel(image) -> Volume:
     """A nibabel image (RAS affine) as a Volume (LPS geometry)."""
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    return Volume(
-        np.ascontiguousarray(_array(image)),
-        tuple(map(float, spacing)),
-        tuple(map(float, lps[:3, 3])),
-        tuple(map(float, (lps[:3, :3] / spacing).ravel())),
-    )
+    i, j, k = spacing.tolist()
+    left, posterior, superior = lps[:3, 3].tolist()
+    direction = tuple((lps[:3, :3] / spacing).ravel().tolist())
+    return Volume(np.ascontiguousarray(_array(image)), (i, j, k), (left, posterior, superior), direction)
 
 
 def _array(image) -> np.ndarray:
@@ -90,6 +92,6 @@ def _array(image) -> np.ndarray:
 
 def _on_grid(name: str, volume: Volume, tissues: np.ndarray) -> Subject:
     grid = WorkingGrid.of(volume, ORIENTATION, (SPACING_MM,) * 3)
-    image = grid.to_grid(torch.from_numpy(volume.voxels.astype(np.float32)))
-    shares = torch.stack([grid.to_grid(torch.from_numpy((tissues == n).astype(np.float32))) for n in range(4)])
+    image = grid.to_grid(volume.voxels)
+    shares = torch.stack([grid.to_grid((tissues == n).astype(np.float32)) for n in range(4)])
     return Subject(name, image, shares.argmax(0).to(torch.uint8), volume)

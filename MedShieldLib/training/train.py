@@ -18,7 +18,7 @@ import torch
 from MedShieldLib.errors import Cancelled
 from MedShieldLib.targets.brain_tissue import STRUCTURES, build_network, target_of
 from MedShieldLib.training import augment
-from MedShieldLib.training.data import Subject, load_subjects
+from MedShieldLib.training.data import MNI, Subject, load_subjects
 
 Progress = Callable[[float, str], None]
 
@@ -54,7 +54,9 @@ def train(
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     network = build_network()
-    optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=recipe.iterations, pct_start=0.1
     )
@@ -89,7 +91,7 @@ def _samples(subjects: list[Subject], iterations: range, seed: int) -> Iterable:
 
     MNI152 comes as often as two heads: it is the only 1 mm and the only young-adult source.
     """
-    weights = np.array([2.0 if s.name == "MNI152" else 1.0 for s in subjects])
+    weights = np.array([2.0 if s.name == MNI else 1.0 for s in subjects])
     order = np.random.default_rng(seed).choice(len(subjects), size=iterations.stop, p=weights / weights.sum())
 
     def make(iteration: int):
@@ -122,7 +124,7 @@ def _resume(work: Path, parts: dict) -> int:
 
 def dice_by_tissue(network: torch.nn.Module, subject: Subject, stripped: bool = False) -> dict[str, float]:
     """Dice per tissue against the subject's labels, on the network's grid, with or without the skull."""
-    image = subject.image * augment._brain(subject.labels, 1) if stripped else subject.image
+    image = subject.image * augment.brain(subject.labels, 1) if stripped else subject.image
     target = target_of(network, "")
     from MedShieldLib.targets import window as windows
 
@@ -136,9 +138,11 @@ def dice_by_tissue(network: torch.nn.Module, subject: Subject, stripped: bool = 
     return scores
 
 
-def cross_validate(subjects: list[Subject], work: Path, recipe: Recipe, folds: int, progress: Progress) -> list[dict]:
+def cross_validate(
+    subjects: list[Subject], work: Path, recipe: Recipe, folds: int, progress: Progress
+) -> list[dict]:
     """Leave-subjects-out: each head is scored by a network that was trained without it. MNI152 stays in."""
-    heads = [s for s in subjects if s.name != "MNI152"]
+    heads = [s for s in subjects if s.name != MNI]
     rows = []
     for fold in range(folds):
         held_out = heads[fold::folds]
