@@ -63,7 +63,7 @@ class Spectrum:
 
 
 def log_power(spectrum: Spectrum) -> np.ndarray:
-    """log10 power, float32 (K, J, I // 2 + 1), floored 20 decades below its maximum (empty bands stay finite)."""
+    """log10 power, float32 (K, J, I // 2 + 1), floored 20 decades below its maximum to stay finite."""
     power = spectrum.power()
     return np.log10(np.maximum(power, power.max() * np.float32(1e-20)))
 

@@ -14,15 +14,24 @@ from MedShieldLib import detector
 from MedShieldLib.errors import Cancelled
 from MedShieldLib.observation import IsCancelled, Progress
 from MedShieldLib.targets.base import Target
-from MedShieldLib.versions import AngularStop, LowPass, Median, Moved, Source, Version, WaveletShrinkage
+from MedShieldLib.versions import (
+    Diffusion,
+    Filter,
+    LowPass,
+    Median,
+    Moved,
+    Source,
+    Version,
+    WaveletShrinkage,
+)
 from MedShieldLib.volume import Volume
 
 # Of each kind, from strong to weak; the last one is taken when the target tolerates none.
-_LADDERS: tuple[tuple[Version, ...], ...] = (
+_LADDERS: tuple[tuple[Filter, ...], ...] = (
     tuple(LowPass(c) for c in (0.35, 0.45, 0.55, 0.65, 0.75)),
     tuple(WaveletShrinkage(s) for s in (0.15, 0.11, 0.08, 0.055, 0.035)),
-    tuple(AngularStop(half_angle=a) for a in (45.0, 35.0, 25.0)),
-    tuple(Median(n) for n in (2, 1)),
+    tuple(Diffusion(e) for e in (0.16, 0.12, 0.09, 0.065, 0.045)),
+    (Median(),),
 )
 # Mean clean disagreement that a version may cause.
 TOLERANCE = 0.06
@@ -40,13 +49,18 @@ def choose(
     """The family for a target: in-place filters, and moved ones around the two mildest kinds of filter.
 
     Args:
+        target: the target that answers.
         volumes: a few clean volumes; each costs up to about fifteen inferences.
+        tolerance: mean clean disagreement that a version may cause.
+        seed: of the draws.
+        progress: called as progress(fraction, step).
+        cancelled: asked before every version.
 
     Raises:
         Cancelled: when `cancelled()` says so.
     """
     answers = [target.probabilities(v) for v in volumes]
-    chosen: list[Version] = []
+    chosen: list[Filter] = []
     for n, ladder in enumerate(_LADDERS):
         for version in ladder:
             if cancelled():
@@ -55,8 +69,8 @@ def choose(
             if _clean_disagreement(target, volumes, answers, version, seed) <= tolerance:
                 break
         chosen.append(version)
-    low_pass, wavelet, angular, median = chosen
-    return (low_pass, wavelet, angular, median, Moved(3, False, wavelet), Moved(3, True, low_pass))
+    low_pass, wavelet, diffusion, median = chosen
+    return (low_pass, wavelet, diffusion, median, Moved(3, False, wavelet), Moved(3, True, low_pass))
 
 
 def _clean_disagreement(
@@ -64,7 +78,8 @@ def _clean_disagreement(
 ) -> float:
     losses = []
     for n, (volume, answer) in enumerate(zip(volumes, answers, strict=True)):
-        draw = version.draw(Source(volume, target.grid(volume), target.finest_mm), np.random.default_rng(seed + n))
+        source = Source(volume, target.grid(volume), target.finest_mm)
+        draw = version.draw(source, np.random.default_rng(seed + n))
         other = target.probabilities(draw.volume)
         losses.append(detector.disagreement(answer, draw.restore(other) if draw.restore else other).mean())
     return float(np.mean(losses))

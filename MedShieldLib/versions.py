@@ -98,13 +98,14 @@ class WaveletShrinkage:
 
     def draw(self, source: Source, rng: np.random.Generator) -> Draw:
         """One draw."""
-        # Where voxels are finer than what the target sees, a change must fill whole cells of the target's grid
-        # to matter, and its orthonormal coefficients grow by sqrt(8) a level.
+        # Where voxels are finer than what the target sees, a change must fill whole cells of the target's
+        # grid to matter, and its orthonormal coefficients grow by sqrt(8) a level.
         extra = max(0.0, np.log2(source.seen_mm / min(source.volume.spacing)))
         threshold = self.strength * source.width * 8 ** (extra / 2) * rng.uniform(0.85, 1.15)
         family = ("haar", "db2", "sym4", "bior2.2")[rng.integers(4)]
-        shift = tuple(int(n) for n in rng.integers(0, 8, 3))
-        voxels = converter.wavelet_shrinkage(source.volume.voxels, threshold, 3 + round(extra), family, shift)
+        k, j, i = rng.integers(0, 8, 3).tolist()
+        levels = 3 + round(extra)
+        voxels = converter.wavelet_shrinkage(source.volume.voxels, threshold, levels, family, (k, j, i))
         return Draw(source.volume.with_voxels(voxels))
 
 
@@ -157,16 +158,19 @@ class AngularStop:
         return Draw(source.volume.with_voxels(voxels))
 
 
+Filter = LowPass | WaveletShrinkage | Median | Diffusion | AngularStop
+
+
 @dataclass(frozen=True)
 class Moved:
-    """A version shifted by up to `reach` seen voxels, mirrored left-right by the draw if `mirror`, then filtered.
+    """A version shifted by up to `reach` seen voxels, and mirrored left to right if `mirror`, after a filter.
 
     The network meets the same anatomy on other cells of its strides; the answer is moved back.
     """
 
     reach: int
     mirror: bool
-    inner: LowPass | WaveletShrinkage | Median | Diffusion | AngularStop | None = None
+    inner: Filter | None = None
 
     @property
     def kind(self) -> str:
@@ -180,10 +184,11 @@ class Moved:
         cells = rng.integers(1, self.reach + 1, 3) * rng.choice((-1, 1), 3)
         # A whole voxel of a coarse axis is no whole number of cells: leave such an axis in place.
         cells = np.where(source.voxels_per_cell < 0.75, 0, cells)
-        return _move(volume, source.grid, tuple(int(n) for n in cells), self.mirror)
+        k, j, i = cells.tolist()
+        return _move(volume, source.grid, (k, j, i), self.mirror)
 
 
-Version = LowPass | WaveletShrinkage | Median | Diffusion | AngularStop | Moved
+Version = Filter | Moved
 _CLASSES = {c.__name__: c for c in (LowPass, WaveletShrinkage, Median, Diffusion, AngularStop, Moved)}
 
 
