@@ -251,8 +251,9 @@ class CheckJob(Job):
         from MedShieldLib.export.folder import load_result
 
         try:
-            texts = [(self._out / name).read_text("utf-8") for name in ("result.json", "report.html")]
-            self._loaded = (load_result(self._out), *texts)
+            record, report = self._out / "result.json", self._out / "report.html"
+            html = report.read_text("utf-8") if report.is_file() else ""
+            self._loaded = (load_result(self._out), record.read_text("utf-8"), html)
         except Exception as error:  # told in the main thread
             self._loaded = error
 
@@ -306,5 +307,5 @@ class CalibrationJob(Job):
 
 
 def _summary(result: CheckResult) -> str:
-    seconds = sum(result.timings_s.values())
+    seconds = result.timings_s.get("total", 0.0)
     return _("Checked in {seconds:.0f} s.").format(seconds=seconds)

@@ -93,7 +93,7 @@ def _write(result: Result, kind: Kind, path: Path, dicom_files: list[Path]) -> N
     elif kind is Kind.DICOM_SEG:
         from MedShieldLib.export.dicom_seg import write_dicom_seg
 
-        write_dicom_seg(_defended(result), dicom_files, path)
+        write_dicom_seg(_defended(result), dicom_files, path, target=result.data["target"]["name"])
     elif kind is Kind.HEATMAP:
         volume_from_node(_part(result, "heatmap")).write(path)
     else:

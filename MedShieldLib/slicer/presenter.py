@@ -14,6 +14,14 @@ from typing import Any
 from MedShieldLib.result import Verdict
 from MedShieldLib.slicer import environment
 from MedShieldLib.slicer.text import _
+from MedShieldLib.words import VERDICT_WORDS
+
+# Foreground and background of a verdict.
+_COLORS = {
+    Verdict.CLEAN: ("#10391F", "#CDEBD6"),
+    Verdict.OUT_OF_DISTRIBUTION: ("#4A3500", "#FBE7B2"),
+    Verdict.SUSPECTED_ATTACK: ("#5C0E0E", "#F8CFCF"),
+}
 
 
 @dataclass(frozen=True)
@@ -75,14 +83,15 @@ def failure(text: str) -> Banner:
 def verdict_banner(data: Mapping[str, Any]) -> Banner:
     """The verdict in plain words, from the content of `result.json`."""
     verdict = Verdict(data["verdict"])
-    title, advice, colors = _words(verdict)
+    words = VERDICT_WORDS[verdict]
+    title, text = _(words.title), f"{_(words.meaning)} {_(words.advice)}"
     figures = _("p (attack) = {attack}, p (novelty) = {novelty}; alarm at p ≤ {alpha}: {rate}").format(
         attack=_p(data["p_attack"]), novelty=_p(data["p_novelty"]), alpha=_p(data["alpha"]), rate=_rate(data)
     )
     notes = "".join(f"<li>{escape(note)}</li>" for note in data["notes"])
-    html = f"<b style='font-size: large'>{escape(title)}</b><br>{escape(advice)}"
+    html = f"<b style='font-size: large'>{escape(title)}</b><br>{escape(text)}"
     html += f"<br><small>{escape(figures)}</small>" + (f"<ul>{notes}</ul>" if notes else "")
-    return Banner(html, *colors)
+    return Banner(html, *_COLORS[verdict])
 
 
 def target_choices(recent: Iterable[str], has_deepbet: bool) -> list[tuple[str, str]]:
@@ -197,26 +206,6 @@ def _no_result(now: Situation) -> str:
 def _gone(now: Situation, *roles: str) -> str:
     missing = set(roles) - now.parts
     return _("It was deleted from the scene; check the volume again.") if missing else ""
-
-
-def _words(verdict: Verdict) -> tuple[str, str, tuple[str, str]]:
-    return {
-        Verdict.CLEAN: (
-            _("No sign of tampering"),
-            _("The segmentation is the model's own answer, unchanged."),
-            ("#10391F", "#CDEBD6"),
-        ),
-        Verdict.OUT_OF_DISTRIBUTION: (
-            _("Unlike the scans that MedShield was calibrated on"),
-            _("No sign of tampering, but MedShield cannot vouch for such a scan: compare both sides."),
-            ("#4A3500", "#FBE7B2"),
-        ),
-        Verdict.SUSPECTED_ATTACK: (
-            _("Suspected tampering"),
-            _("Do not rely on the original segmentation. The defended one is a vote over reformed versions."),
-            ("#5C0E0E", "#F8CFCF"),
-        ),
-    }[verdict]
 
 
 def _figure(value: float | None, form: str) -> str:

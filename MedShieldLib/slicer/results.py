@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import slicer.util
 import vtk
 
 from MedShieldLib.result import CheckResult
@@ -63,7 +62,7 @@ def add_result(result: CheckResult, record_text: str, report: str, source: vtkMR
     Args:
         result: the outcome.
         record_text: the content of `result.json`.
-        report: the content of `report.html`.
+        report: the content of `report.html`; empty if none could be made.
         source: the checked volume; its transform and its place in the subject hierarchy are taken over.
     """
     scene, name = source.GetScene(), source.GetName()
@@ -71,13 +70,14 @@ def add_result(result: CheckResult, record_text: str, report: str, source: vtkMR
         record = _add_text(scene, _("{name} - MedShield result").format(name=name), record_text)
         record.SetAttribute(_MARK, "1")
         record.SetNodeReferenceID(_ROLE + _INPUT, source.GetID())
-        _file_in_folder(record, source)
         added = Result(record)
-        for role, make in _makers(result, report, source).items():
-            added.put(role, make())
-        for node in _plot_parts(added.node("spectrum")):
-            place_beside(node, record)
-        heatmaps.style(added.node("heatmap"), threshold=0.5)
+        nodes = {role: make() for role, make in _makers(result, report, source).items()}
+        heatmaps.style(nodes["heatmap"], threshold=0.5)
+    _file_in_folder(record, source)
+    for role, node in nodes.items():
+        added.put(role, node)
+    for node in _plot_parts(nodes["spectrum"]):
+        place_beside(node, record)
     return added
 
 
@@ -103,7 +103,11 @@ def _makers(
         ),
         "evidence": lambda: add_evidence_table(scene, result.evidence, title(_("{name} - evidence"))),
         "spectrum": lambda: add_spectrum_chart(scene, result.spectrum, title(_("{name} - spectrum"))),
-        "report": lambda: _add_text(scene, title(_("{name} - MedShield report")), report),
+        **(
+            {"report": lambda: _add_text(scene, title(_("{name} - MedShield report")), report)}
+            if report
+            else {}
+        ),
     }
 
 
@@ -123,7 +127,8 @@ def results_of(source: vtkMRMLNode | None) -> list[Result]:
     """All results for a volume that are in its scene, the oldest first."""
     if source is None:
         return []
-    nodes = slicer.util.getNodesByClass("vtkMRMLTextNode", source.GetScene())
+    scene, kind = source.GetScene(), "vtkMRMLTextNode"
+    nodes = [scene.GetNthNodeByClass(n, kind) for n in range(scene.GetNumberOfNodesByClass(kind))]
     found = [Result(node) for node in nodes if node.GetAttribute(_MARK)]
     return [result for result in found if result.node(_INPUT) is source]
 

@@ -1,0 +1,174 @@
+"""Stand-in for slicer.parameterNodeWrapper: typed properties on a parameter node, bound to widgets.
+
+As strict as Slicer about which widget can show which type; only the types that the panel uses.
+"""
+
+from __future__ import annotations
+
+import enum
+import typing
+from dataclasses import dataclass
+
+import slicer
+import vtk
+
+from harness.pythonqt import ctk, qt
+
+_PROPERTY = "SlicerParameterName"
+
+
+@dataclass
+class WithinRange:
+    """Bounds of a number, both included."""
+
+    minimum: float
+    maximum: float
+
+
+def parameterNodeWrapper(cls):
+    """Class decorator: every annotated name becomes a property that lives in the node."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    cls._parameters = {name: _Parameter(name, hint, getattr(cls, name, None)) for name, hint in hints.items()}
+    for name, parameter in cls._parameters.items():
+        setattr(cls, name, property(parameter.read, parameter.write))
+    for name, function in vars(_Wrapper).items():
+        if not name.startswith("__") or name == "__init__":
+            setattr(cls, name, function)
+    return cls
+
+
+class _Parameter:
+    def __init__(self, name, hint, default):
+        arguments = typing.get_args(hint)
+        self.name, self.kind = name, arguments[0] if arguments else hint
+        self.range = next((a for a in arguments if isinstance(a, WithinRange)), None)
+        self.default = default
+
+    @property
+    def is_node(self):
+        return issubclass(self.kind, slicer.vtkMRMLNode)
+
+    def read(self, wrapper):
+        node = wrapper.parameterNode
+        if self.is_node:
+            return node.GetNodeReference(self.name)
+        text = node.GetParameter(self.name)
+        if issubclass(self.kind, enum.Enum):
+            return self.kind[text]
+        return text == "True" if self.kind is bool else self.kind(text)
+
+    def write(self, wrapper, value):
+        node = wrapper.parameterNode
+        if value is not None and not isinstance(value, (int, float) if self.kind is float else self.kind):
+            raise TypeError(f"{self.name} cannot be {value!r}")
+        if self.range and not self.range.minimum <= value <= self.range.maximum:
+            raise ValueError(f"{self.name} = {value} is out of range")
+        if self.is_node:
+            node.SetNodeReferenceID(self.name, value.GetID() if value else None)
+        elif value is None:
+            raise ValueError(f"{self.name} cannot be None")
+        else:
+            node.SetParameter(self.name, value.name if isinstance(value, enum.Enum) else str(value))
+
+
+class _Wrapper:
+    """What every wrapper can do."""
+
+    def __init__(self, parameterNode):
+        self.parameterNode, self._guis, self._busy = parameterNode, {}, False
+        for parameter in self._parameters.values():
+            if not parameter.is_node and not parameterNode.HasParameter(parameter.name):
+                parameter.write(self, parameter.default)
+
+    def connectGui(self, gui):
+        bound = {w.property(_PROPERTY): w for w in vars(gui).values() if w.property(_PROPERTY)}
+        unknown = set(bound) - set(self._parameters)
+        if unknown:
+            raise ValueError(f"no parameter for {sorted(unknown)}")
+        connectors = {name: _connector(widget, self._parameters[name]) for name, widget in bound.items()}
+        tag = len(self._guis)
+        self._guis[tag] = connectors
+        for name, connector in connectors.items():
+            connector.write(getattr(self, name))
+            connector.connect(lambda *_, name=name: self._from_gui(name, tag))
+        self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._to_gui())
+        return tag
+
+    def disconnectGui(self, tag):
+        for connector in self._guis.pop(tag, {}).values():
+            connector.disconnect()
+
+    def _from_gui(self, name, tag):
+        if not self._busy and tag in self._guis:
+            setattr(self, name, self._guis[tag][name].read())
+
+    def _to_gui(self):
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            for connectors in self._guis.values():
+                for name, connector in connectors.items():
+                    connector.write(getattr(self, name))
+        finally:
+            self._busy = False
+
+    def AddObserver(self, event, callback, priority=0.0):
+        return self.parameterNode.AddObserver(event, callback, priority)
+
+    def RemoveObserver(self, tag):
+        self.parameterNode.RemoveObserver(tag)
+
+    def Modified(self):
+        self.parameterNode.Modified()
+
+    def StartModify(self):
+        return self.parameterNode.StartModify()
+
+    def EndModify(self, before):
+        self.parameterNode.EndModify(before)
+
+
+class _Connector:
+    def __init__(self, signal, read, write):
+        self._signal, self.read, self.write, self._callback = signal, read, write, None
+
+    def connect(self, callback):
+        self._callback = callback
+        self._signal.connect(callback)
+
+    def disconnect(self):
+        self._signal.disconnect(self._callback)
+
+
+def _connector(widget, parameter):
+    kind, cls = parameter.kind, type(widget)
+    if cls is slicer.qMRMLNodeComboBox and parameter.is_node:
+        return _Connector(widget.currentNodeChanged, widget.currentNode, widget.setCurrentNode)
+    if cls is qt.QComboBox and issubclass(kind, enum.Enum):
+        return _enum_connector(widget, kind)
+    if cls is qt.QCheckBox and kind is bool:
+        return _attribute_connector(widget, "checked", widget.toggled)
+    number = {qt.QSpinBox: int, qt.QDoubleSpinBox: float, ctk.ctkSliderWidget: float}.get(cls)
+    if number is kind and number is not None:
+        if parameter.range is None and cls is ctk.ctkSliderWidget:
+            raise RuntimeError(f"{parameter.name} on a slider needs a range")
+        widget.minimum, widget.maximum = parameter.range.minimum, parameter.range.maximum
+        return _attribute_connector(widget, "value", widget.valueChanged)
+    raise RuntimeError(f"no connector between {cls.__name__} and {parameter.name}: {kind.__name__}")
+
+
+def _attribute_connector(widget, name, signal):
+    return _Connector(signal, lambda: getattr(widget, name), lambda value: setattr(widget, name, value))
+
+
+def _enum_connector(widget, kind):
+    members = list(kind)
+    widget.clear()
+    for member in members:
+        widget.addItem(member.label() if hasattr(member, "label") else member.name)
+    return _Connector(
+        widget.currentIndexChanged,
+        lambda: members[widget.currentIndex],
+        lambda value: setattr(widget, "currentIndex", members.index(value)),
+    )

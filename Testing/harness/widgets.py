@@ -1,0 +1,199 @@
+"""Stand-ins for the CTK and qMRML widgets that the panel uses: the same properties and signals, plain looks."""
+
+from __future__ import annotations
+
+import slicer
+
+from harness.pythonqt import Property, Signal, ctk, qt, register, stored
+
+
+@register(ctk)
+class ctkCollapsibleButton(qt.QFrame):
+    contentsCollapsed = Signal(bool)
+    HEADER = 24
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self.setContentsMargins(2, self.HEADER + 2, 2, 2)
+        self.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Maximum)
+
+    text = stored(str, "text", "")
+    collapsed = stored(bool, "collapsed", False, "contentsCollapsed", "_fold")
+
+    def _fold(self, folded):
+        for child in self.findChildren(qt.QWidget, options=qt.Qt.FindDirectChildrenOnly):
+            child.setVisible(not folded)
+        self.setMaximumHeight(self.HEADER + 2 if folded else 16777215)
+        self.setMinimumHeight(self.HEADER + 2 if folded else 0)
+
+    def showEvent(self, event):
+        if self.collapsed:
+            self._fold(True)
+
+    def paintEvent(self, event):
+        option = qt.QStyleOptionButton()
+        option.initFrom(self)
+        option.rect = qt.QRect(0, 0, self.width, self.HEADER)
+        painter = qt.QStylePainter(self)
+        painter.drawControl(qt.QStyle.CE_PushButtonBevel, option)
+        arrow = "▸" if self.collapsed else "▾"
+        painter.drawText(option.rect.adjusted(8, 0, 0, 0), qt.Qt.AlignVCenter, f"{arrow}  {self.text}")
+
+    def mousePressEvent(self, event):
+        if event.position().y() <= self.HEADER:
+            self.collapsed = not self.collapsed
+
+
+@register(ctk)
+class ctkSliderWidget(qt.QWidget):
+    valueChanged = Signal(float)
+    STEPS = 1000
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        layout = qt.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._slider, self._box = qt.QSlider(qt.Qt.Horizontal), qt.QDoubleSpinBox()
+        self._slider.setRange(0, self.STEPS)
+        layout.addWidget(self._slider, 1)
+        layout.addWidget(self._box)
+        self._slider.sliderMoved.connect(lambda n: self._box.setValue(self.minimum + n * self._span / self.STEPS))
+        self._box.valueChanged.connect(self._follow)
+
+    @property
+    def _span(self):
+        return (self.maximum - self.minimum) or 1.0
+
+    def _follow(self, value):
+        self._slider.setValue(round(self.STEPS * (value - self.minimum) / self._span))
+        self.valueChanged.emit(value)
+
+    value = Property(float, lambda s: s._box.value, lambda s, v: s._box.setValue(v))
+    minimum = Property(float, lambda s: s._box.minimum, lambda s, v: s._box.setMinimum(v))
+    maximum = Property(float, lambda s: s._box.maximum, lambda s, v: s._box.setMaximum(v))
+    singleStep = Property(float, lambda s: s._box.singleStep, lambda s, v: s._box.setSingleStep(v))
+    decimals = Property(int, lambda s: s._box.decimals, lambda s, v: s._box.setDecimals(v))
+
+
+@register(ctk)
+class ctkPathLineEdit(qt.QWidget):
+    """Emits currentPathChanged only for text that is not empty, as CTK's does for valid input only."""
+
+    currentPathChanged = Signal(str)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        layout = qt.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._edit, browse = qt.QLineEdit(), qt.QToolButton()
+        browse.text = "..."
+        layout.addWidget(self._edit, 1)
+        layout.addWidget(browse)
+        self._edit.textChanged.connect(lambda text: self.currentPathChanged.emit(text) if text else None)
+
+    currentPath = Property(str, lambda s: s._edit.text, lambda s, v: s._edit.setText(v))
+    filters = stored(int, "filters", 0)
+    nameFilters = stored("QStringList", "nameFilters", [])
+    showHistoryButton = stored(bool, "showHistoryButton", True)
+
+
+@register(ctk)
+class ctkMessageBox(qt.QMessageBox):
+    pass
+
+
+@register(slicer)
+class qMRMLWidget(qt.QWidget):
+    mrmlSceneChanged = Signal(object)
+
+    def setMRMLScene(self, scene):
+        self._scene = scene
+        self.mrmlSceneChanged.emit(scene)
+
+    def mrmlScene(self):
+        return getattr(self, "_scene", None)
+
+
+@register(slicer)
+class qMRMLNodeComboBox(qt.QWidget):
+    """Lists nodes of the given types; the current node follows what is added and removed, as in Slicer."""
+
+    currentNodeChanged = Signal(object)
+    currentNodeIDChanged = Signal(str)
+    nodeTypes = stored("QStringList", "nodeTypes", [], changed="_changed")
+    noneEnabled = stored(bool, "noneEnabled", False, changed="_changed")
+    noneDisplay = stored(str, "noneDisplay", "None")
+    showChildNodeTypes = stored(bool, "showChildNodeTypes", True)
+    showHidden = stored(bool, "showHidden", False)
+    addEnabled = stored(bool, "addEnabled", True)
+    removeEnabled = stored(bool, "removeEnabled", True)
+    renameEnabled = stored(bool, "renameEnabled", False)
+    currentNodeID = Property(str, lambda s: s._id or "", lambda s, v: s._select(v or None))
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        layout = qt.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._box, self._scene, self._id, self._tags = qt.QComboBox(), None, None, []
+        layout.addWidget(self._box)
+        self._box.activated.connect(lambda index: self._select(self._box.itemData(index)))
+
+    def mrmlScene(self):
+        return self._scene
+
+    def setMRMLScene(self, scene):
+        for tag in self._tags:
+            self._scene.RemoveObserver(tag)
+        self._scene = scene
+        events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent) if scene else ()
+        self._tags = [scene.AddObserver(event, lambda *_: self._refresh()) for event in events]
+        self._refresh()
+
+    def currentNode(self):
+        return self._scene.GetNodeByID(self._id) if self._scene and self._id else None
+
+    def setCurrentNode(self, node):
+        self._select(node.GetID() if node else None)
+
+    def nodeCount(self):
+        return len(self._nodes())
+
+    def _changed(self, _value):
+        self._refresh()
+
+    def _nodes(self):
+        if not self._scene:
+            return []
+        nodes = [self._scene.GetNthNode(n) for n in range(self._scene.GetNumberOfNodes())]
+        return [n for n in nodes if self._matches(n) and (self.showHidden or not n.GetHideFromEditors())]
+
+    def _matches(self, node):
+        if self.showChildNodeTypes:
+            return any(node.IsA(kind) for kind in self.nodeTypes)
+        return node.GetClassName() in self.nodeTypes
+
+    def _refresh(self):
+        nodes = self._nodes()
+        entries = [(self.noneDisplay, None)] if self.noneEnabled else []
+        entries += [(node.GetName(), node.GetID()) for node in nodes]
+        self._box.clear()
+        for name, identifier in entries:
+            self._box.addItem(name, identifier)
+        known = [identifier for _name, identifier in entries]
+        self._select(self._id if self._id in known else (known[0] if known else None), again=True)
+
+    def _select(self, identifier, again=False):
+        self._box.currentIndex = max(0, self._box.findData(identifier))
+        if identifier != self._id:
+            self._id = identifier
+            self.currentNodeChanged.emit(self.currentNode())
+            self.currentNodeIDChanged.emit(identifier or "")
+
+
+@register(slicer)
+class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
+    """The widget that holds a scripted module's panel."""
+
+    isEntered = stored(bool, "isEntered", False)
+
+
