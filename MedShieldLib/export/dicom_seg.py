@@ -141,8 +141,8 @@ def _read_headers(files: Sequence[str | Path]) -> list[pydicom.Dataset]:
         headers.append(header)
     if not headers:
         raise InputError("DICOM SEG needs the DICOM files of the series that was segmented.")
-    for file, header in zip(files, headers, strict=True):
-        if header.SeriesInstanceUID != headers[0].SeriesInstanceUID:
+    for file, one in zip(files, headers, strict=True):
+        if one.SeriesInstanceUID != headers[0].SeriesInstanceUID:
             raise InputError(f"{file} belongs to another series than {files[0]}; give the files of one.")
     return headers
 
