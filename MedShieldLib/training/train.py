@@ -27,11 +27,12 @@ Progress = Callable[[float, str], None]
 class Recipe:
     """What decides the weights, apart from the data."""
 
-    iterations: int = 1500
+    iterations: int = 2000
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     seed: int = 7
     averaging: float = 0.995
+    norm_frozen_after: int = 400
     checkpoint_every: int = 200
 
 
@@ -71,6 +72,8 @@ def train(
     for iteration, (x, y) in _samples(subjects, range(start, recipe.iterations), recipe.seed):
         if cancelled():
             raise Cancelled
+        if iteration >= recipe.norm_frozen_after:
+            _freeze_norms(network)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = network(x[None])
         loss = loss_of(logits.float(), y[None])
@@ -104,6 +107,13 @@ def _samples(subjects: list[Subject], iterations: range, seed: int) -> Iterable:
             yield iteration, queue.pop(0).result()
             if iteration + 3 < iterations.stop:
                 queue.append(pool.submit(make, iteration + 3))
+
+
+def _freeze_norms(network: torch.nn.Module) -> None:
+    """From here on a patch's own statistics no longer matter: what is trained is what runs on whole heads."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.eval()
 
 
 def _checkpoint(work: Path, parts: dict, iteration: int) -> None:
