@@ -83,19 +83,21 @@ class Calibration:
         return hashlib.sha256(self._text().encode()).hexdigest()
 
     def quick(self) -> Calibration:
-        """The same clean volumes seen through the quick family alone: two versions, both moved.
+        """The same clean volumes seen through the quick family alone: one filter in place, and one moved.
 
         Raises:
-            InputError: if the family has no moved versions.
+            InputError: if the family lacks either.
         """
-        moved = [n for n, version in enumerate(self.versions) if isinstance(version, Moved)][:2]
-        if not moved:
+        moved = [n for n, version in enumerate(self.versions) if isinstance(version, Moved)]
+        in_place = [n for n in range(len(self.versions)) if n not in moved]
+        if not moved or not in_place:
             raise InputError(f"Calibration '{self.name}' has no quick family; check without --quick.")
+        kept = [in_place[-1], moved[0]]
         return replace(
             self,
             name=f"{self.name} (quick)",
-            versions=tuple(self.versions[n] for n in moved),
-            disagreements=self.disagreements[:, moved],
+            versions=tuple(self.versions[n] for n in kept),
+            disagreements=self.disagreements[:, kept],
         )
 
     def profile_band(self) -> tuple[np.ndarray, np.ndarray]:
