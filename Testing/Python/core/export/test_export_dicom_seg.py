@@ -27,7 +27,7 @@ STRUCTURES = (
 
 
 def _write_series(folder: Path, origin: tuple[float, float, float] = (10.0, -30.0, 5.0)) -> list[Path]:
-    """An oblique series in the shape of the real MR slice that pydicom ships, in an order unlike its positions."""
+    """An oblique series after the real MR slice that pydicom ships; names run against the slices."""
     folder.mkdir()
     rotation = np.array([[0.8, -0.36, 0.48], [0.6, 0.48, -0.64], [0.0, 0.8, 0.6]])
     series, study, frame = generate_uid(), generate_uid(), generate_uid()
