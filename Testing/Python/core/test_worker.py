@@ -75,8 +75,9 @@ def test_calibration_made_by_the_worker_serves_a_check(piece, tmp_path):
     code, events, _ = speak("calibrate", piece.parent, "--target", "brain-tissue", "--out", made)
     assert (code, events[-1]) == (0, {"event": "result", "file": str(made)})
     arguments = ("check", piece, "--target", "brain-tissue", "--calibration", made, "--out", tmp_path / "out")
-    code, events, _ = speak(*arguments, "--alpha", 0.2)
+    code, events, _ = speak(*arguments, "--alpha", 0.12)
     assert (code, events[-1]["verdict"]) == (0, "clean")  # the volume that it was calibrated on
+    assert "1 subjects" in next(event["message"] for event in events if event["event"] == "log")
 
 
 def complaint(code: int, events: list[dict]) -> str:
