@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,10 @@ def as_dict(result: CheckResult, files: Mapping[str, str]) -> dict[str, Any]:
         "alpha": result.alpha,
         "notes": result.notes,
         "structures": [_fields(structure) for structure in result.structures],
-        "evidence": {item.name: _fields(item, but="name") for item in result.evidence},
+        "evidence": {
+            name: _fields(item, but="name")
+            for name, item in zip(_distinct([i.name for i in result.evidence]), result.evidence, strict=True)
+        },
         "spectrum": _fields(result.spectrum),
         "target": _fields(result.target),
         "calibration": _fields(result.calibration),
@@ -117,6 +121,16 @@ def _evidence(name: str, item: Mapping[str, Any]) -> EvidenceItem:
 def _structure(item: Mapping[str, Any]) -> StructureAgreement:
     figures = (_number(item[key]) for key in ("dice", "hd95_mm", "original_ml", "defended_ml"))
     return StructureAgreement(int(item["label"]), str(item["name"]), *figures)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names as keys: a second "a" becomes "a (2)"."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for name in names:
+        seen[name] += 1
+        keys.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return keys
 
 
 def _number(value: float | None) -> float:

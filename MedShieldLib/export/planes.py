@@ -245,7 +245,7 @@ def _path(points: np.ndarray, ends: np.ndarray) -> str:
     corner[ends[1:] - 1] = False
     corners = points[corner]
     begins = np.searchsorted(np.flatnonzero(corner), ends)
-    moves = [f"{x} {y}" for x, y in np.diff(corners, axis=0)]
+    moves = [f"{x} {y}" for x, y in np.diff(corners, axis=0).tolist()]
     lines = zip(begins[:-1], begins[1:], strict=True)
     return "".join(f"M{corners[a][0]} {corners[a][1]}l{' '.join(moves[a : b - 1])}z" for a, b in lines)
 

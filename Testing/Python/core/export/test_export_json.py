@@ -83,6 +83,14 @@ def test_everything_but_voxels_comes_back(attacked: CheckResult) -> None:
     np.testing.assert_array_equal(parts["spectrum"].log_power, attacked.spectrum.log_power)
 
 
+def test_evidence_of_the_same_name_is_not_lost(attacked: CheckResult) -> None:
+    first, second, *_ = attacked.evidence
+    twice = replace(attacked, evidence=(first, replace(second, name=first.name)))
+    data = _strictly(dumps(twice, FILES))
+    assert list(data["evidence"]) == [first.name, f"{first.name} (2)"]
+    assert data["evidence"][f"{first.name} (2)"]["value"] == second.value
+
+
 def test_another_schema_is_refused(attacked: CheckResult) -> None:
     data = _strictly(dumps(attacked, FILES))
     with pytest.raises(ValueError, match="medshield-result/2"):
