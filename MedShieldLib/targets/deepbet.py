@@ -22,7 +22,7 @@ from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.targets.network import add_within, frozen
 from MedShieldLib.volume import Structure, Volume
 
-STRUCTURES = (Structure(1, "Brain", (0.95, 0.75, 0.45)),)
+STRUCTURES: tuple[Structure, ...] = (Structure(1, "Brain", (0.95, 0.75, 0.45)),)
 
 Shape = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
