@@ -24,15 +24,30 @@ Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
+class Phase:
+    """One cycle of the learning rate.
+
+    Attributes:
+        iterations: samples seen, one at a time.
+        learning_rate: at its peak (one-cycle policy, Smith and Topin 2019).
+        norms_fixed: whether norm layers use the statistics collected so far instead of each sample's own.
+            A network trained on patches learns well with their own, and then fails on whole heads, which
+            hold more air; so the statistics are fixed before the last phase.
+    """
+
+    iterations: int
+    learning_rate: float
+    norms_fixed: bool
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What decides the weights, apart from the data."""
 
-    iterations: int = 2000
-    learning_rate: float = 2e-3
+    phases: tuple[Phase, ...] = (Phase(1500, 2e-3, False), Phase(900, 1e-3, True))
     weight_decay: float = 1e-4
-    seed: int = 7
     averaging: float = 0.995
-    norm_frozen_after: int = 400
+    seed: int = 7
     checkpoint_every: int = 200
 
 
@@ -45,35 +60,50 @@ def train(
 ) -> torch.nn.Module:
     """Fit a network on `subjects`, with checkpoints in `work`; picks up where it stopped.
 
-    bf16 autocast: twice as fast on recent CPUs, and the loss is computed in float32.
-
     Raises:
         Cancelled: when `cancelled()` says so; the last checkpoint stays.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    network = build_network()
+    for number, phase in enumerate(recipe.phases):
+        network = _train_phase(network, subjects, work / f"phase{number}", recipe, phase, progress, cancelled)
+    return network.eval()
+
+
+def _train_phase(
+    network: torch.nn.Module,
+    subjects: list[Subject],
+    work: Path,
+    recipe: Recipe,
+    phase: Phase,
+    progress: Progress,
+    cancelled: Callable[[], bool],
+) -> torch.nn.Module:
+    """One phase; returns the average of the weights over its last few hundred steps, which answers more evenly.
+
+    bf16 autocast: twice as fast on recent CPUs, and the loss is computed in float32.
     """
     from monai.losses import DiceCELoss
 
     work.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(recipe.seed)
-    network = build_network()
-    optimizer = torch.optim.AdamW(
-        network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
-    )
+    optimizer = torch.optim.AdamW(network.parameters(), phase.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=recipe.iterations, pct_start=0.1
+        optimizer, phase.learning_rate, total_steps=phase.iterations, pct_start=0.1
     )
-    loss_of = DiceCELoss(softmax=True, to_onehot_y=True, include_background=True)
-    # The average of the weights over the last few hundred steps is what is kept: it answers more evenly.
     averaged = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.averaging)
     )
     parts = {"network": network, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
     start = _resume(work, parts)
     network.train()
-    for iteration, (x, y) in _samples(subjects, range(start, recipe.iterations), recipe.seed):
+    if phase.norms_fixed:
+        _fix_norms(network)
+    loss_of = DiceCELoss(softmax=True, to_onehot_y=True, include_background=True)
+    seed = recipe.seed + 1000 * int(phase.norms_fixed)
+    for iteration, (x, y) in _samples(subjects, range(start, phase.iterations), seed):
         if cancelled():
             raise Cancelled
-        if iteration >= recipe.norm_frozen_after:
-            _freeze_norms(network)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = network(x[None])
         loss = loss_of(logits.float(), y[None])
@@ -83,10 +113,10 @@ def train(
         optimizer.step()
         schedule.step()
         averaged.update_parameters(network)
-        if (iteration + 1) % recipe.checkpoint_every == 0 or iteration + 1 == recipe.iterations:
+        if (iteration + 1) % recipe.checkpoint_every == 0 or iteration + 1 == phase.iterations:
             _checkpoint(work, parts, iteration + 1)
-        progress((iteration + 1) / recipe.iterations, f"iteration {iteration + 1}, loss {loss.item():.3f}")
-    return averaged.module.eval()
+        progress((iteration + 1) / phase.iterations, f"iteration {iteration + 1}, loss {loss.item():.3f}")
+    return averaged.module
 
 
 def _samples(subjects: list[Subject], iterations: range, seed: int) -> Iterable:
@@ -109,8 +139,7 @@ def _samples(subjects: list[Subject], iterations: range, seed: int) -> Iterable:
                 queue.append(pool.submit(make, iteration + 3))
 
 
-def _freeze_norms(network: torch.nn.Module) -> None:
-    """From here on a patch's own statistics no longer matter: what is trained is what runs on whole heads."""
+def _fix_norms(network: torch.nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm3d):
             module.eval()
