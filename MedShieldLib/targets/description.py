@@ -1,6 +1,7 @@
 """The small JSON file that describes somebody else's model; every wrong entry gets one plain sentence.
 
-What the file means is in docs/targets.md; running the model is in `torchscript.py`.
+What the file means is in docs/targets.md; running the model is in `torchscript.py`. No PyTorch here, so that
+Slicer can ask about a model before it runs one.
 """
 
 from __future__ import annotations
@@ -70,6 +71,19 @@ def read(path: Path) -> Description:
         except _Wrong as wrong:
             raise InputError(f"{path}: '{key}' must be {wrong}.") from None
     return Description(**{**entries, "model": path.parent / entries["model"]})
+
+
+def describe_foreign_code(name: str | Path) -> str | None:
+    """What to ask the user before `load_target(name)`; None if the target's code is MedShield's own.
+
+    Raises:
+        InputError: if `name` is a JSON file that does not describe a model.
+    """
+    path = Path(name)
+    if path.suffix != ".json":
+        return None
+    model = read(path).model
+    return f"{model} is a program that will run on this computer; go on only if you trust its source."
 
 
 class _Wrong(Exception):

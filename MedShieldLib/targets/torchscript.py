@@ -46,19 +46,6 @@ def load(path: Path) -> NetworkTarget:
     )
 
 
-def describe_foreign_code(name: str | Path) -> str | None:
-    """What to ask the user before `load_target(name)`; None if the target's code is MedShield's own.
-
-    Raises:
-        InputError: if `name` is a JSON file that does not describe a model.
-    """
-    path = Path(name)
-    if path.suffix != ".json":
-        return None
-    model = description.read(path).model
-    return f"{model} is a program that will run on this computer; go on only if you trust its source."
-
-
 class _Logarithm(torch.nn.Module):
     """Turns a model that answers with probabilities into one with logits."""
 
