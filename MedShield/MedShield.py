@@ -379,9 +379,9 @@ class MedShieldTest(ScriptedLoadableModuleTest):
             self.skipTest("PyTorch is not installed")
         logic = MedShieldLogic()
         verdicts = []
-        for sample in read_samples(Path(slicer.util.modulePath("MedShield")).parent / "Resources/SampleData"):
-            file = Path(slicer.util.modulePath("MedShield")).parent / "Resources/SampleData" / sample.file
-            volume = slicer.util.loadVolume(str(file), {"name": sample.name})
+        folder = Path(slicer.util.modulePath("MedShield")).parent / "Resources" / "SampleData"
+        for sample in read_samples(folder):
+            volume = slicer.util.loadVolume(str(folder / sample.file), {"name": sample.name})
             result = logic.check(volume, Settings("brain-tissue", seed=1))
             verdicts.append(result.data["verdict"])
             for role in ("original", "defended", "reformed", "heatmap", "spectrum", "agreement", "evidence"):

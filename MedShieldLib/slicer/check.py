@@ -155,7 +155,6 @@ class Job:
             self._watch.log(str(event["message"]))
         elif kind == "error":
             self._error = str(event["message"])
-            self._watch.log(self._error)
 
     def _conclude(self) -> None:
         worker = self._worker

@@ -168,6 +168,11 @@ def spin(until, seconds=60.0):
             raise AssertionError(f"still waiting after {seconds} s")
 
 
+def finish(panel, seconds=300.0):
+    """Let the panel's running job come to its end."""
+    spin(lambda: panel.session.job is None, seconds)
+
+
 def _execute(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
     code = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
@@ -209,5 +214,5 @@ def _answer_questions():
         slicer.app.questions.append(text)
         return slicer.app.answer
 
-    for name in ("confirmYesNoDisplay", "confirmOkCancelDisplay", "errorDisplay", "infoDisplay", "warningDisplay"):
-        setattr(slicer.util, name, ask)
+    for name in ("confirmYesNo", "confirmOkCancel", "error", "info", "warning"):
+        setattr(slicer.util, name + "Display", ask)

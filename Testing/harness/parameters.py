@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import typing
+import weakref
 from dataclasses import dataclass
 
 import slicer
@@ -75,7 +76,7 @@ class _Wrapper:
     """What every wrapper can do."""
 
     def __init__(self, parameterNode):
-        self.parameterNode, self._guis, self._busy = parameterNode, {}, False
+        self.parameterNode, self._guis, self._tags, self._busy = parameterNode, {}, {}, False
         for parameter in self._parameters.values():
             if not parameter.is_node and not parameterNode.HasParameter(parameter.name):
                 parameter.write(self, parameter.default)
@@ -86,17 +87,20 @@ class _Wrapper:
         if unknown:
             raise ValueError(f"no parameter for {sorted(unknown)}")
         connectors = {name: _connector(widget, self._parameters[name]) for name, widget in bound.items()}
-        tag = len(self._guis)
+        tag = object()
         self._guis[tag] = connectors
         for name, connector in connectors.items():
             connector.write(getattr(self, name))
             connector.connect(lambda *_, name=name: self._from_gui(name, tag))
-        self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._to_gui())
+        # Weak: an observer that holds the wrapper, which holds the node, would never be freed.
+        weak = weakref.WeakMethod(self._to_gui)
+        self._tags[tag] = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: weak() and weak()())
         return tag
 
     def disconnectGui(self, tag):
         for connector in self._guis.pop(tag, {}).values():
             connector.disconnect()
+        self.RemoveObserver(self._tags.pop(tag))
 
     def _from_gui(self, name, tag):
         if not self._busy and tag in self._guis:

@@ -1,8 +1,8 @@
 """The modules `qt` and `ctk` as scripted modules know them, on top of PySide6.
 
-PythonQt differs from PySide6: properties are attributes, signals are connected by their signature in a string,
-`objectName` is `name`, plain C++ objects refuse attributes that they do not have, static file dialogs return
-a string.
+PythonQt differs from PySide6: properties are attributes, signals are connected by their signature in a
+string, `objectName` is `name`, plain C++ objects refuse attributes that they do not have, static file dialogs
+return a string.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _as_attribute(cls, meta):
 
 
 def _set_attribute(self, key, value):
-    """Like object.__setattr__, which CPython does not lend to Shiboken's types; strict for plain Qt classes."""
+    """Like object.__setattr__, which Shiboken's types may not use; strict for plain Qt classes."""
     cls = type(self)
     found = next((vars(c)[key] for c in cls.__mro__ if key in vars(c)), None)
     if isinstance(found, Property):
@@ -160,9 +160,10 @@ def _adapt_all():
     QObject.className = lambda self: self.metaObject().className()
     QObject.delete = QObject.deleteLater
     QtWidgets.QDialog.exec_ = QtWidgets.QDialog.exec
-    for dialog in ("getOpenFileName", "getSaveFileName"):
-        native = getattr(QtWidgets.QFileDialog, dialog)
-        setattr(QtWidgets.QFileDialog, dialog, staticmethod(lambda *a, native=native, **k: native(*a, **k)[0]))
+    dialog = QtWidgets.QFileDialog
+    for name in ("getOpenFileName", "getSaveFileName"):
+        native = getattr(dialog, name)
+        setattr(dialog, name, staticmethod(lambda *a, native=native, **k: native(*a, **k)[0]))
 
 
 class QUiLoader:
@@ -171,9 +172,8 @@ class QUiLoader:
     def load(self, device, parent=None):
         """The top-level widget of the file that `device` reads."""
         root = ElementTree.fromstring(bytes(device.readAll()))
-        connections = root.find("connections")
-        wanted = [{part.tag: part.text for part in one} for one in connections] if connections is not None else []
-        if connections is not None:
+        wanted = [{part.tag: part.text for part in one} for one in root.iter("connection")]
+        for connections in root.findall("connections"):
             root.remove(connections)
         unknown = {one.find("class").text for one in root.iter("customwidget")} - set(CUSTOM)
         if unknown:

@@ -1,4 +1,4 @@
-"""Stand-ins for the CTK and qMRML widgets that the panel uses: the same properties and signals, plain looks."""
+"""Stand-ins for the CTK and qMRML widgets that the panel uses: their properties and signals, plain looks."""
 
 from __future__ import annotations
 
@@ -57,12 +57,15 @@ class ctkSliderWidget(qt.QWidget):
         self._slider.setRange(0, self.STEPS)
         layout.addWidget(self._slider, 1)
         layout.addWidget(self._box)
-        self._slider.sliderMoved.connect(lambda n: self._box.setValue(self.minimum + n * self._span / self.STEPS))
+        self._slider.sliderMoved.connect(self._slide)
         self._box.valueChanged.connect(self._follow)
 
     @property
     def _span(self):
         return (self.maximum - self.minimum) or 1.0
+
+    def _slide(self, position):
+        self._box.setValue(self.minimum + position * self._span / self.STEPS)
 
     def _follow(self, value):
         self._slider.setValue(round(self.STEPS * (value - self.minimum) / self._span))

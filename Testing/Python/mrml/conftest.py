@@ -59,7 +59,7 @@ def tissue(mni_4mm: Volume) -> Segmentation:
 
 @pytest.fixture(scope="session")
 def make_result(mni_4mm: Volume, tissue: Segmentation) -> Callable[..., CheckResult]:
-    """A result on a real head, whose two segmentations differ in a known block unless the verdict is clean."""
+    """A result on a real head, whose segmentations differ in a known block unless the verdict is clean."""
 
     def make(verdict: Verdict = Verdict.SUSPECTED_ATTACK) -> CheckResult:
         defended = tissue

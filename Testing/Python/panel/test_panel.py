@@ -1,0 +1,285 @@
+"""The panel, clicked through as a radiologist would, with the real worker behind it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("PySide6")
+slicer = pytest.importorskip("slicer")
+
+import harness  # noqa: E402
+from harness import MODULE, finish  # noqa: E402
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+
+
+def started(panel):
+    """Click, and wait until the worker has said its first word."""
+    panel.ui.checkButton.click()
+    harness.spin(lambda: panel.session.job is None or panel.ui.progressBar.value > 0, 120)
+    assert panel.session.job is not None, panel.ui.logText.toPlainText()
+    return panel.session.job
+
+
+def nodes():
+    scene = slicer.mrmlScene
+    return {scene.GetNthNode(n).GetName() for n in range(scene.GetNumberOfNodes())}
+
+
+def test_empty_scene_says_what_to_do(panel):
+    assert not panel.ui.checkButton.enabled
+    assert "Choose a volume" in panel.ui.checkButton.toolTip
+    assert "Not checked" in panel.ui.verdictLabel.text
+
+
+def test_every_control_that_is_out_of_use_says_why(panel, loaded):
+    for name, tip in panel._toolTips.items():
+        control = getattr(panel.ui, name)
+        assert tip, f"{name} has no tool tip of its own"
+        assert control.enabled or (control.toolTip and control.toolTip != tip), name
+
+
+def test_whole_check_with_the_real_worker(panel, checked, loaded):
+    assert checked.data["verdict"] in ("clean", "out_of_distribution", "suspected_attack")
+    assert checked.data["target"]["name"] == "brain-tissue"
+    segmentations, volumes = ("original", "defended"), ("reformed", "heatmap")
+    for role in (*segmentations, *volumes, "spectrum", "agreement", "evidence", "report"):
+        assert checked.node(role) is not None, role
+    assert "p (attack)" in panel.ui.verdictLabel.text
+    assert panel.ui.agreementTable.rowCount == 3
+    assert panel.ui.agreementTable.item(1, 0).text() == "Grey matter"
+    assert panel.ui.evidenceTable.rowCount == len(checked.data["evidence"])
+    assert not os.listdir(slicer.app.temporaryPath)
+
+
+def test_comparison_comes_by_itself_and_goes_on_leaving(panel, checked):
+    views = panel.session.views
+    assert views.is_shown and panel.ui.compareButton.checked
+    panel.exit()
+    assert not views.is_shown and not panel.ui.compareButton.checked
+
+
+def test_each_segmentation_is_only_in_its_own_views(panel, checked):
+    from MedShieldLib.slicer.layouts import Side
+
+    for side, role in ((Side.ORIGINAL, "original"), (Side.DEFENDED, "defended")):
+        display = checked.node(role).GetDisplayNode()
+        ours = {view.GetID() for view in panel.session.views.slice_nodes(side)}
+        assert len(ours) == 3 and set(display.GetViewNodeIDs()) == ours
+
+
+def test_heatmap_controls_change_the_views(panel, checked):
+    composites = list(panel.session.views._composites())
+    heatmap = checked.node("heatmap")
+    assert {c.GetForegroundVolumeID() for c in composites} == {heatmap.GetID()}
+    panel.ui.opacitySlider.value = 0.25
+    panel.ui.thresholdSlider.value = 0.5
+    assert {c.GetForegroundOpacity() for c in composites} == {0.25}
+    assert heatmap.GetDisplayNode().GetLowerThreshold() == 0.5
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(heatmap)
+    assert legend is not None and legend.GetVisibility()
+    panel.ui.bandComboBox.currentIndex = 1
+    band = composites[0].GetForegroundVolumeID()
+    assert band != heatmap.GetID() and checked.node("heatmap-low").GetID() == band
+    panel.ui.showHeatmapCheckBox.checked = False
+    assert {c.GetForegroundVolumeID() for c in composites} == {None}
+    assert not legend.GetVisibility()
+
+
+def test_cancel_in_the_middle_changes_nothing(panel, loaded):
+    before = nodes()
+    job = started(panel)
+    assert panel.ui.checkButton.text == "Cancel" and not panel.ui.targetComboBox.enabled
+    panel.ui.checkButton.click()
+    finish(panel)
+    harness.spin(lambda: not alive(job.pid), 10)
+    assert "Cancelled" in panel.ui.verdictLabel.text
+    assert nodes() == before and panel.ui.checkButton.text == "Check && Segment"
+
+
+def test_killed_worker_is_told_and_the_next_check_works(panel, loaded):
+    before = nodes()
+    job = started(panel)
+    os.kill(job.pid, signal.SIGKILL)
+    finish(panel)
+    assert "ended unexpectedly" in panel.ui.verdictLabel.text and "No verdict" in panel.ui.verdictLabel.text
+    assert nodes() == before
+    panel.ui.checkButton.click()
+    finish(panel)
+    assert panel.session.result is not None
+
+
+def test_two_checks_in_a_row_keep_both_results(panel, checked, loaded):
+    panel.ui.checkButton.click()
+    finish(panel)
+    assert panel.session.result is not None and panel.session.result.record is not checked.record
+    assert checked.node("original") is not None
+
+
+def test_deleted_input_stops_its_check(panel, loaded):
+    job = started(panel)
+    slicer.mrmlScene.RemoveNode(loaded)
+    assert panel.session.job is None and not alive(job.pid)
+    assert "was deleted" in panel.ui.logText.toPlainText()
+
+
+def test_closed_scene_stops_the_check(panel, loaded):
+    job = started(panel)
+    slicer.mrmlScene.Clear(0)
+    assert panel.session.job is None and not alive(job.pid)
+    assert "scene was closed" in panel.ui.logText.toPlainText()
+    assert panel._parameterNode is not None and not panel.ui.checkButton.enabled
+
+
+def test_reload_stops_the_check_and_brings_a_working_panel(panel, loaded):
+    job = started(panel)
+    fresh = harness.reload_module(panel, MODULE)
+    assert not alive(job.pid)
+    assert fresh.source.GetName() == "Head" and fresh.ui.checkButton.enabled
+
+
+def test_closing_slicer_stops_the_check(panel, loaded):
+    job = started(panel)
+    slicer.app.moduleAboutToBeUnloaded.emit("MedShield")
+    assert not alive(job.pid)
+
+
+def test_worker_ends_when_slicer_is_killed(panel, loaded):
+    job = started(panel)
+    job._worker._process.stdin.close()  # what the system does when Slicer is gone
+    harness.spin(lambda: not alive(job.pid), 30)
+
+
+def test_missing_model_is_told_in_a_sentence(panel, loaded, tmp_path):
+    panel._parameterNode.target = str(tmp_path / "no such model.json")
+    panel.ui.checkButton.click()
+    finish(panel)
+    assert "no such model.json" in panel.ui.verdictLabel.text and panel.session.result is None
+
+
+def test_volume_that_cannot_be_checked_starts_no_worker(panel, loaded):
+    import numpy as np
+
+    from MedShieldLib.slicer.nodes import add_volume
+    from MedShieldLib.volume import Volume
+
+    flat = add_volume(slicer.mrmlScene, Volume(np.zeros((20, 20, 20), np.float32)), "Flat")
+    panel._parameterNode.inputVolume = flat
+    panel.ui.checkButton.click()
+    assert panel.session.job is None and "No verdict" in panel.ui.verdictLabel.text
+
+
+def test_input_without_display_node_and_under_a_transform(panel, loaded):
+    loaded.RemoveAllDisplayNodeIDs()
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    loaded.SetAndObserveTransformNodeID(transform.GetID())
+    panel.ui.checkButton.click()
+    finish(panel)
+    result = panel.session.result
+    assert result is not None, panel.ui.logText.toPlainText()
+    assert result.node("defended").GetTransformNodeID() == transform.GetID()
+
+
+def test_export_writes_the_chosen_files_and_asks_before_replacing(panel, checked, tmp_path):
+    panel.ui.exportPathLineEdit.currentPath = str(tmp_path)
+    for name in ("exportNiftiCheckBox", "exportHeatmapCheckBox"):
+        getattr(panel.ui, name).checked = True
+    panel.ui.exportButton.click()
+    written = {file.name for file in tmp_path.iterdir() if file.is_file()}
+    assert written == {
+        "Head-defended.seg.nrrd",
+        "Head-defended.nii.gz",
+        "Head-heatmap.nii.gz",
+        "Head-result.json",
+        "Head-report.html",
+    }
+    (tmp_path / "Head-result.json").write_text("mine")
+    slicer.app.answer = False
+    panel.ui.exportButton.click()
+    assert "Replace" in slicer.app.questions[-1]
+    assert (tmp_path / "Head-result.json").read_text() == "mine"
+
+
+def test_exported_seg_nrrd_has_names_and_labels(panel, checked, loaded, tmp_path):
+    import numpy as np
+
+    from MedShieldLib.export.segmentation import read_segmentation
+    from MedShieldLib.slicer.nodes import segmentation_from_node
+
+    panel.ui.exportPathLineEdit.currentPath = str(tmp_path)
+    panel.ui.exportButton.click()
+    exported = read_segmentation(tmp_path / "Head-defended.seg.nrrd")
+    assert [s.name for s in exported.structures] == ["CSF", "Grey matter", "White matter"]
+    shown = segmentation_from_node(checked.node("defended"), loaded).labels
+    assert np.count_nonzero(exported.labels) == np.count_nonzero(shown)
+
+
+def test_calibration_runs_and_is_chosen(panel, loaded, head, tmp_path):
+    head.write(tmp_path / "clean.nii.gz")
+    panel.ui.cleanFolderPathLineEdit.currentPath = str(tmp_path)
+    assert panel.ui.calibrateButton.enabled
+    panel.ui.calibrateButton.click()
+    harness.spin(lambda: panel.session.job is None or panel.ui.progressBar.value > 0, 120)
+    assert panel.ui.calibrateButton.text == "Cancel the calibration", panel.ui.logText.toPlainText()
+    assert not panel.ui.checkButton.enabled
+    panel.ui.calibrateButton.click()
+    finish(panel)
+    assert "Cancelled" in panel.ui.verdictLabel.text
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_nothing_is_installed_without_asking(panel, loaded, monkeypatch):
+    from MedShieldLib.slicer import environment
+
+    monkeypatch.setattr(environment, "missing", lambda requirements: ["monai>=1.4"])
+    panel.ui.checkButton.click()
+    asked, constraints, requester = slicer.packaging.stand_in.asked[-1]
+    assert requester == "MedShield" and "monai>=1.4" in asked
+    assert "numpy==" in constraints and "torch==" in constraints
+    assert panel.session.job is None and "not installed" in panel.ui.verdictLabel.text
+
+
+def test_interface_stays_live_during_a_check(panel, loaded):
+    panel.ui.checkButton.click()
+    longest, last = 0.0, time.monotonic()
+    while panel.session.job is not None:
+        slicer.app.processEvents()
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        time.sleep(0.005)
+    assert longest < 2.0
+
+
+def test_unknown_widget_in_the_ui_file_is_an_error(app):
+    import qt
+    from harness.pythonqt import UnknownWidget
+
+    text = MODULE.with_name("Resources") / "UI" / "MedShield.ui"
+    broken = text.read_text("utf-8").replace("ctkSliderWidget", "ctkSliderWidgetTypo")
+    buffer = qt.QBuffer()
+    buffer.setData(broken.encode())
+    buffer.open(qt.QIODevice.ReadOnly)
+    with pytest.raises(UnknownWidget, match="ctkSliderWidgetTypo"):
+        qt.QUiLoader().load(buffer)
+
+
+def test_sample_data_is_registered_with_checksums(panel):
+    import SampleData
+
+    for source in SampleData.SampleDataLogic.registered:
+        assert source["category"] == "MedShield" and source["checksums"].startswith("SHA256:")
+        assert source["uris"].startswith("file:")
+
+
+def test_module_file_stays_thin():
+    assert len(MODULE.read_text("utf-8").splitlines()) < 400
