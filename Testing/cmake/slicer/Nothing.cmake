@@ -1,0 +1,1 @@
+# Packaging needs nothing here.
