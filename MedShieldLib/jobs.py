@@ -201,8 +201,9 @@ class TrainJob:
         from MedShieldLib.training.train import Recipe, main
 
         require_new_file(self.out, self.force, (".safetensors",))
-        given = {"iterations": self.iterations, "seed": self.seed}
-        recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
+        recipe = Recipe() if self.seed is None else Recipe(seed=self.seed)
+        if self.iterations is not None:
+            recipe = recipe.of_length(self.iterations)
 
         def progress(fraction: float, step: str) -> None:
             control.progress(fraction, step)

@@ -34,7 +34,7 @@ def build_network() -> torch.nn.Module:
     """
     from monai.networks.nets import UNet
 
-    norm = ("batch", {"affine": False, "momentum": 0.01})
+    norm = ("batch", {"affine": False})
     return UNet(3, 1, 1 + len(STRUCTURES), channels=(32, 48, 64, 96), strides=(2, 2, 2), num_res_units=1, norm=norm)
 
 

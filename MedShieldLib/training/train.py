@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from MedShieldLib.errors import Cancelled
 from MedShieldLib.targets.brain_tissue import STRUCTURES, build_network, target_of
 from MedShieldLib.training import augment
 from MedShieldLib.training.data import MNI, Subject, load_subjects
+
+_MEASURING_SEED = 500
 
 Progress = Callable[[float, str], None]
 
@@ -30,7 +32,7 @@ class Phase:
     Attributes:
         iterations: samples seen, one at a time.
         learning_rate: at its peak (one-cycle policy, Smith and Topin 2019).
-        norms_fixed: whether norm layers use the statistics collected so far instead of each sample's own.
+        norms_fixed: whether norm layers use statistics measured over many patches, not each sample's own.
             A network trained on patches learns well with their own, and then fails on whole heads, which
             hold more air; so the statistics are fixed before the last phase.
     """
@@ -47,8 +49,15 @@ class Recipe:
     phases: tuple[Phase, ...] = (Phase(1500, 2e-3, False), Phase(900, 1e-3, True))
     weight_decay: float = 1e-4
     averaging: float = 0.995
+    measured_patches: int = 60
     seed: int = 7
     checkpoint_every: int = 200
+
+    def of_length(self, iterations: int) -> Recipe:
+        """The same phases in the same proportion, `iterations` in all."""
+        share = iterations / sum(phase.iterations for phase in self.phases)
+        phases = (replace(phase, iterations=max(1, round(share * phase.iterations))) for phase in self.phases)
+        return replace(self, phases=tuple(phases))
 
 
 def train(
@@ -67,6 +76,8 @@ def train(
     torch.manual_seed(recipe.seed)
     network = build_network()
     for number, phase in enumerate(recipe.phases):
+        if phase.norms_fixed:
+            _measure_norms(network, subjects, recipe)
         network = _train_phase(network, subjects, work / f"phase{number}", recipe, phase, progress, cancelled)
     return network.eval()
 
@@ -80,7 +91,7 @@ def _train_phase(
     progress: Progress,
     cancelled: Callable[[], bool],
 ) -> torch.nn.Module:
-    """One phase; returns the average of the weights over its last few hundred steps, which answers more evenly.
+    """One phase; returns the average of the weights over its last few hundred steps: it answers more evenly.
 
     bf16 autocast: twice as fast on recent CPUs, and the loss is computed in float32.
     """
@@ -98,7 +109,7 @@ def _train_phase(
     start = _resume(work, parts)
     network.train()
     if phase.norms_fixed:
-        _fix_norms(network)
+        _norms(network, lambda norm: norm.eval())
     loss_of = DiceCELoss(softmax=True, to_onehot_y=True, include_background=True)
     seed = recipe.seed + 1000 * int(phase.norms_fixed)
     for iteration, (x, y) in _samples(subjects, range(start, phase.iterations), seed):
@@ -139,10 +150,20 @@ def _samples(subjects: list[Subject], iterations: range, seed: int) -> Iterable:
                 queue.append(pool.submit(make, iteration + 3))
 
 
-def _fix_norms(network: torch.nn.Module) -> None:
+def _measure_norms(network: torch.nn.Module, subjects: list[Subject], recipe: Recipe) -> None:
+    """Set the norms' statistics to their average over some patches."""
+    _norms(network, lambda norm: norm.reset_running_stats())
+    _norms(network, lambda norm: setattr(norm, "momentum", None))  # None: a plain average
+    network.train()
+    with torch.no_grad():
+        for n in range(recipe.measured_patches):
+            network(augment.sample(subjects[n % len(subjects)], _MEASURING_SEED + n)[0][None])
+
+
+def _norms(network: torch.nn.Module, change: Callable[[torch.nn.BatchNorm3d], object]) -> None:
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm3d):
-            module.eval()
+            change(module)
 
 
 def _checkpoint(work: Path, parts: dict, iteration: int) -> None:
