@@ -32,7 +32,7 @@ def head(mni_2mm: Volume, tmp_path_factory) -> Path:
 def piece(mni_2mm: Volume, tmp_path_factory) -> Path:
     """The middle of the head: quick, and with tissue in it."""
     folder = tmp_path_factory.mktemp("pieces")
-    mni_2mm.with_voxels(mni_2mm.voxels[24:64, 38:78, 30:70].copy()).write(folder / "piece.nii.gz")
+    mni_2mm.with_voxels(mni_2mm.voxels[28:60, 42:74, 34:66].copy()).write(folder / "piece.nii.gz")
     return folder / "piece.nii.gz"
 
 
@@ -77,7 +77,7 @@ def test_calibration_made_by_the_worker_serves_a_check(piece, tmp_path):
     arguments = ("check", piece, "--target", "brain-tissue", "--calibration", made, "--out", tmp_path / "out")
     code, events, _ = speak(*arguments, "--alpha", 0.12)
     assert (code, events[-1]["verdict"]) == (0, "clean")  # the volume that it was calibrated on
-    assert "1 subjects" in next(event["message"] for event in events if event["event"] == "log")
+    assert "calibration holds 1 subject" in next(event["message"] for event in events if event["event"] == "log")
 
 
 def complaint(code: int, events: list[dict]) -> str:
