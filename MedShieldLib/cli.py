@@ -18,6 +18,7 @@ from MedShieldLib.control import Control, ExitCode
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.extras import how_to_install
 from MedShieldLib.jobs import AttackJob, CalibrateJob, CheckJob, TrainJob
+from MedShieldLib.targets.description import describe_foreign_code
 
 try:
     import typer
@@ -213,12 +214,13 @@ def _run(job: Callable[[Control], Answer]) -> Answer:
 
 def _agree_to_foreign_code(target: str, trust: bool) -> None:
     """A TorchScript file is a program: ask before it runs."""
-    if trust or not target.endswith(".json"):
+    warning = describe_foreign_code(target)
+    if warning is None or trust:
         return
-    warning = f"The model that {target} names is a program that will run here"
     if not sys.stdin.isatty():
-        raise InputError(f"{warning}; add --trust if you trust where it comes from.")
-    if not typer.confirm(f"{warning}. Do you trust where it comes from?", err=True):
+        raise InputError(f"{warning[:-1]}, and then add --trust.")
+    _say(warning)
+    if not typer.confirm("Go on?", err=True):
         raise Cancelled
 
 

@@ -21,6 +21,7 @@ from MedShieldLib.volume import Volume
 
 MEDSHIELD = (sys.executable, "-m", "MedShieldLib.cli")
 BRAIN = ("--target", "brain-tissue")
+STRUCTURE = {"value": 1, "name": "Liver", "color": [0.8, 0.4, 0.3]}
 
 
 @pytest.fixture(scope="module")
@@ -170,21 +171,31 @@ def test_impossible_bound_is_refused_by_its_value(text):
 # --- code from elsewhere
 
 
-def test_foreign_code_is_not_run_where_nobody_can_be_asked(head, tmp_path):
-    sentence = refusal("check", head, "--target", tmp_path / "model.json", "-o", tmp_path / "out")
-    assert "--trust" in sentence and "model.json" in sentence
+@pytest.fixture
+def foreign(tmp_path) -> Path:
+    """The description of a model that is not there."""
+    described = {"model": "gone.pt", "spacing_mm": [2, 2, 2], "structures": [STRUCTURE]}
+    (tmp_path / "model.json").write_text(json.dumps(described))
+    return tmp_path / "model.json"
 
 
-def test_foreign_code_is_not_looked_at_when_the_answer_is_no(head, tmp_path):
-    arguments = ("check", head, "--target", tmp_path / "gone.json", "-o", tmp_path / "out")
-    code, screen = on_a_terminal(*arguments, answer="n\n")
-    assert code == 3 and "Do you trust" in screen and "does not exist" not in screen
+def test_foreign_code_is_not_run_where_nobody_can_be_asked(head, foreign, tmp_path):
+    sentence = refusal("check", head, "--target", foreign, "-o", tmp_path / "out")
+    assert "--trust" in sentence and "gone.pt" in sentence and "cannot be read" not in sentence
 
 
-def test_foreign_code_is_looked_at_when_the_answer_is_yes(head, tmp_path):
-    arguments = ("check", head, "--target", tmp_path / "gone.json", "-o", tmp_path / "out")
-    code, screen = on_a_terminal(*arguments, answer="y\n")
-    assert code == 2 and "Do you trust" in screen
+def test_foreign_code_is_not_run_when_the_answer_is_no(head, foreign, tmp_path):
+    code, screen = on_a_terminal("attack", head, "--target", foreign, "-o", tmp_path / "a.nrrd", answer="n\n")
+    assert code == 3 and "Go on?" in screen and "cannot be read" not in screen
+
+
+def test_foreign_code_is_run_when_the_answer_is_yes(head, foreign, tmp_path):
+    code, screen = on_a_terminal("check", head, "--target", foreign, "-o", tmp_path / "out", answer="y\n")
+    assert code == 2 and "Go on?" in screen and "cannot be read" in screen
+
+
+def test_foreign_code_is_run_unasked_when_trusted(head, foreign, tmp_path):
+    assert "cannot be read" in refusal("check", head, "--target", foreign, "--trust", "-o", tmp_path / "out")
 
 
 # --- cancelling and faults
