@@ -62,7 +62,7 @@ def main() -> NoReturn:
         _say(how_to_install(error))
         code = ExitCode.INPUT_ERROR
     except (Cancelled, KeyboardInterrupt):
-        _say("Cancelled; nothing was written.")
+        _say("Cancelled; nothing is left half-written.")
         code = ExitCode.CANCELLED
     except Exception as error:
         if "--debug" in sys.argv:

@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         reporter.send("error", message=how_to_install(error))
     except Cancelled:
         code = ExitCode.CANCELLED
-        reporter.send("error", message="Cancelled; nothing was written.")
+        reporter.send("error", message="Cancelled; nothing is left half-written.")
     except BrokenPipeError:  # nobody listens any more
         code = ExitCode.CANCELLED
     except Exception as error:

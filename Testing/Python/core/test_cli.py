@@ -210,7 +210,7 @@ def test_ctrl_c_leaves_nothing_behind(head, tmp_path):
         run.send_signal(signal.SIGINT)
         assert run.wait(30) == 3
         assert time.monotonic() - began < 5
-        assert run.stderr.read().splitlines()[-1] == "Cancelled; nothing was written."
+        assert run.stderr.read().splitlines()[-1] == "Cancelled; nothing is left half-written."
     assert list(tmp_path.iterdir()) == []
 
 
