@@ -158,15 +158,13 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
 
     def enter(self):
-        """The user opens the module."""
         self.initializeParameterNode()
 
     def exit(self):
-        """The user leaves: the layout from before comes back. A running job goes on."""
+        """The user leaves: their layout comes back, a running job goes on."""
         self.ui.compareButton.checked = False
 
     def onReload(self):
-        """Developers: take the library afresh as well."""
         for name in [name for name in sys.modules if name.partition(".")[0] == "MedShieldLib"]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
@@ -287,6 +285,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._message = None
         with slicer.util.tryWithErrorDisplay(_("MedShield could not start."), waitCursor=True):
             try:
+                self.targets.require_consent()
                 self.packages.ensure(*presenter.extra_packages(self._parameterNode.target))
                 launch()
                 self.onProgress(0.0, _("Starting"))

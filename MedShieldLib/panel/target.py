@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import slicer.util
+
+from MedShieldLib.errors import InputError
 from MedShieldLib.panel.settings import read_setting, write_setting
 from MedShieldLib.slicer import environment, presenter
+from MedShieldLib.slicer.text import _
+from MedShieldLib.targets.description import describe_foreign_code
 
 _RECENT = "RecentTargets"
 
@@ -20,6 +25,7 @@ class TargetSection:
 
     def __init__(self, ui: Any) -> None:
         self._ui, self._values = ui, None
+        self._trusted: set[str] = set()
         ui.targetComboBox.connect("currentIndexChanged(int)", self.on_chosen)
         ui.targetPathLineEdit.connect("currentPathChanged(QString)", self.on_file)
         ui.calibrationPathLineEdit.connect("currentPathChanged(QString)", self.on_calibration)
@@ -41,6 +47,19 @@ class TargetSection:
         box.currentIndex = max(0, box.findData(values.target))
         if self._ui.calibrationPathLineEdit.currentPath != values.calibration:
             self._ui.calibrationPathLineEdit.currentPath = values.calibration
+
+    def require_consent(self) -> None:
+        """A model file is somebody else's program: ask before it runs, once for each file and session.
+
+        Raises:
+            InputError: if the user does not trust it, or it does not describe a model.
+        """
+        target = self._values.target
+        question = describe_foreign_code(target)
+        if question and target not in self._trusted:
+            if not slicer.util.confirmYesNoDisplay(question + "\n\n" + _("Go on?")):
+                raise InputError(_("The model was not run."))
+            self._trusted.add(target)
 
     def on_chosen(self, index: int) -> None:
         if self._values and index >= 0:

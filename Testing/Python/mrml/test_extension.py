@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+# The catalogue's schema allows no other keys.
+KNOWN = {"$schema", "build_dependencies", "build_subdirectory", "category", "scm_revision", "scm_url", "tier"}
 MODULES = Path("lib/Slicer-5.12/qt-scripted-modules")
 
 pytestmark = pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="needs the git checkout")
@@ -71,8 +74,7 @@ def test_catalogue_entry_has_what_the_index_asks_for():
     entry = json.loads((REPOSITORY / "MedShield.json").read_text("utf-8"))
     assert entry["category"] == "Segmentation" and entry["build_dependencies"] == ["PyTorch"]
     assert entry["scm_url"].endswith("/SlicerMedShield.git")
-    known = {"$schema", "build_dependencies", "build_subdirectory", "category", "scm_revision", "scm_url", "tier"}
-    assert set(entry) <= known
+    assert set(entry) <= KNOWN
 
 
 @pytest.mark.parametrize("icon", ["Resources/MedShield.png", "MedShield/Resources/Icons/MedShield.png"])
@@ -83,7 +85,7 @@ def test_icons_are_128_pixels_wide_and_high(icon):
 
 def test_screenshots_of_the_catalogue_are_there():
     text = (REPOSITORY / "CMakeLists.txt").read_text("utf-8")
-    urls = [word for line in text.splitlines() if "SCREENSHOTURLS" in line for word in line.split('"')[1].split()]
+    urls = re.search(r'EXTENSION_SCREENSHOTURLS "([^"]*)"', text).group(1).split()
     assert urls
     for url in urls:
         assert (REPOSITORY / url.partition("/main/")[2]).is_file(), url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -44,15 +45,41 @@ def panel(app, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def head(mni_2mm: Volume) -> Volume:
-    """The middle of the MNI152 head, 48 x 48 x 40 voxels of 2 mm, as int16: quick to check."""
-    voxels = np.round(mni_2mm.voxels[30:70, 35:83, 25:73] * 1000).astype(np.int16)
-    return mni_2mm.with_voxels(voxels)
+def head(mni_4mm: Volume) -> Volume:
+    """The MNI152 head at 4 mm, as int16."""
+    return mni_4mm.with_voxels(np.round(mni_4mm.voxels * 1000).astype(np.int16))
 
 
 @pytest.fixture(scope="session")
-def calibration(head: Volume, tmp_path_factory) -> Path:
-    """The reference target on twenty noisy copies of the head: enough for an alarm at 5 %."""
+def target(tmp_path_factory) -> Path:
+    """A TorchScript model that names tissues by intensity in a small neighbourhood: real, and quick."""
+    import torch
+
+    class Tissues(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("levels", torch.tensor([0.0, 0.35, 0.6, 0.85]).view(1, 4, 1, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return -40 * (torch.nn.functional.avg_pool3d(x, 3, 1, 1) - self.levels) ** 2
+
+    folder = tmp_path_factory.mktemp("target")
+    torch.jit.trace(Tissues(), torch.zeros(1, 1, 16, 16, 16)).save(folder / "tissues.pt")
+    names = ["CSF", "Grey matter", "White matter"]
+    colors = [[0.25, 0.55, 0.95], [0.35, 0.75, 0.35], [0.95, 0.85, 0.35]]
+    structures = [
+        {"value": value, "name": name, "color": color}
+        for value, (name, color) in enumerate(zip(names, colors, strict=True), 1)
+    ]
+    description = {"model": "tissues.pt", "name": "tissues", "spacing_mm": [4] * 3, "structures": structures}
+    file = folder / "tissues.json"
+    file.write_text(json.dumps(description))
+    return file
+
+
+@pytest.fixture(scope="session")
+def calibration(head: Volume, target: Path, tmp_path_factory) -> Path:
+    """That model on twenty noisy copies of the head: enough for an alarm at 5 %."""
     from MedShieldLib import shifts
     from MedShieldLib.calibration import calibrate
     from MedShieldLib.targets import load_target
@@ -64,20 +91,21 @@ def calibration(head: Volume, tmp_path_factory) -> Path:
         noise = random.normal(0, 2 * n, head.voxels.shape)
         volumes.append((f"subject {n}", head.with_voxels((head.voxels + noise).astype(np.int16))))
     versions = [LowPass(0.6), Moved(2, False), Moved(2, True)]
-    found = calibrate(load_target("brain-tissue"), volumes, versions, augmentations=(shifts.none,))
+    found = calibrate(load_target(target), volumes, versions, augmentations=(shifts.none,))
     return found.save(tmp_path_factory.mktemp("calibration") / "head.json")
 
 
 @pytest.fixture
-def loaded(panel, head, calibration):
-    """The panel with the head loaded and the calibration chosen; returns the head's node."""
+def loaded(panel, head, target, calibration):
+    """The panel with the head loaded, target and calibration chosen; returns the head's node."""
     import slicer
 
     from MedShieldLib.slicer.nodes import add_volume
 
     node = add_volume(slicer.mrmlScene, head, "Head")
-    panel._parameterNode.inputVolume = node
+    panel.ui.targetPathLineEdit.currentPath = str(target)
     panel.ui.calibrationPathLineEdit.currentPath = str(calibration)
+    assert panel.source is node
     return node
 
 

@@ -52,7 +52,7 @@ def test_every_control_that_is_out_of_use_says_why(panel, loaded):
 
 def test_whole_check_with_the_real_worker(panel, checked, loaded):
     assert checked.data["verdict"] in ("clean", "out_of_distribution", "suspected_attack")
-    assert checked.data["target"]["name"] == "brain-tissue"
+    assert checked.data["target"]["name"] == "tissues"
     segmentations, volumes = ("original", "defended"), ("reformed", "heatmap")
     for role in (*segmentations, *volumes, "spectrum", "agreement", "evidence", "report"):
         assert checked.node(role) is not None, role
@@ -159,6 +159,25 @@ def test_worker_ends_when_slicer_is_killed(panel, loaded):
     job = started(panel)
     job._worker._process.stdin.close()  # what the system does when Slicer is gone
     harness.spin(lambda: not alive(job.pid), 30)
+
+
+def test_foreign_program_is_run_only_with_the_users_consent(panel, loaded):
+    slicer.app.answer = False
+    panel.ui.checkButton.click()
+    assert panel.session.job is None and "tissues.pt is a program" in slicer.app.questions[-1]
+    slicer.app.answer = True
+    panel.ui.checkButton.click()
+    assert panel.session.job is not None
+    panel.ui.checkButton.click()
+    finish(panel)
+
+
+def test_chosen_model_file_is_remembered(panel, loaded, target):
+    box = panel.ui.targetComboBox
+    assert box.currentText == "tissues.json"
+    box.currentIndex = 0
+    assert panel._parameterNode.target == "brain-tissue"
+    assert box.findData(str(target)) > 0
 
 
 def test_missing_model_is_told_in_a_sentence(panel, loaded, tmp_path):
