@@ -1,0 +1,95 @@
+"""Which volumes the benchmark uses, and for what: split by subject, so that none is on both sides.
+
+Knows the layout of the development data (volumes/*.nii.gz); without it, MNI152 alone serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from MedShieldLib.errors import InputError
+from MedShieldLib.evaluation.headline import HELD_OUT
+from MedShieldLib.volume import Volume
+
+MNI152 = "MNI152"
+# The reference target was trained on them, so for it they can only calibrate.
+_LABELLED = tuple(f"nichart_Subj{n}" for n in range(1, 13))
+# Other targets leave so many of these heads for testing.
+_LABELLED_TESTS = 4
+
+
+class Role(str, Enum):
+    """LEARN: for what a defence learns; CALIBRATE: for its alarm threshold; TEST: for the figures."""
+
+    LEARN = "learn"
+    CALIBRATE = "calibrate"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class Head:
+    """One volume of one subject.
+
+    Attributes:
+        subject: unit of the split and of the bootstrap.
+        path: file; None is MNI152 from nilearn.
+        role: what it is used for.
+        shift: name of the benign shift that it shows by itself; "" for an ordinary T1 head.
+    """
+
+    subject: str
+    path: Path | None
+    role: Role
+    shift: str = ""
+
+    def read(self) -> Volume:
+        """The volume."""
+        if self.path is not None:
+            return Volume.read(self.path)
+        from MedShieldLib.demo import mni152
+
+        return mni152()
+
+
+def heads_for(target_name: str, data: Path | None, only: Iterable[str] = ()) -> tuple[Head, ...]:
+    """The heads for one target.
+
+    Without data, MNI152 plays all roles: good for trying out, worthless as a figure.
+
+    Args:
+        target_name: the reference target tests on fewer heads, for it was trained on some.
+        data: folder with volumes/.
+        only: subjects to test on; empty for all.
+
+    Raises:
+        InputError: if the folder holds no head to test on.
+    """
+    if data is None:
+        return tuple(Head(MNI152, None, role) for role in Role)
+    tests = 0 if target_name == "brain-tissue" else _LABELLED_TESTS
+    found = [Head(s, _file(data, f"{s}_T1"), Role.TEST) for s in _LABELLED[:tests]]
+    found += [Head(s, _file(data, s), Role.TEST) for s in HELD_OUT]
+    found += _real_shifts(data, _LABELLED[:tests])
+    found = [head for head in found if not only or head.subject in only]
+    clean = [Head(s, _file(data, f"{s}_T1"), Role.LEARN) for s in _LABELLED[tests:]]
+    clean.append(Head(MNI152, None, Role.CALIBRATE))
+    # Every second one: what a defence has learned from would look too good to its threshold.
+    found += [Head(h.subject, h.path, (Role.LEARN, Role.CALIBRATE)[n % 2]) for n, h in enumerate(clean)]
+    found = [head for head in found if head.path is None or head.path.exists()]
+    if not any(head.role is Role.TEST and not head.shift for head in found):
+        raise InputError(f"{data} has no volumes/*.nii.gz to test on; give the folder of development data.")
+    return tuple(found)
+
+
+def _real_shifts(data: Path, subjects: tuple[str, ...]) -> list[Head]:
+    """Real volumes of another contrast, and one with contrast agent."""
+    flair = [Head(s, _file(data, f"{s}_FL"), Role.TEST, "real-flair") for s in subjects]
+    flair.append(Head("nv_FLAIR", _file(data, "nv_FLAIR"), Role.TEST, "real-flair"))
+    return [*flair, Head("nv_MR_Gd", _file(data, "nv_MR_Gd"), Role.TEST, "real-contrast-agent")]
+
+
+def _file(data: Path, name: str) -> Path:
+    return data / "volumes" / f"{name}.nii.gz"
