@@ -150,7 +150,7 @@ def _write_report(result: CheckResult, path: Path) -> bool:
     except ModuleNotFoundError as error:  # results must not be lost for want of a picture
         warnings.warn(f"{path.name} is not written. {how_to_install(error)}", stacklevel=2)
         return False
-    path.write_text(render_report(result), encoding="utf-8")
+    path.write_text(render_report(result), encoding="utf-8", errors="replace")
     return True
 
 

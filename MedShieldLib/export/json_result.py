@@ -37,7 +37,8 @@ def dumps(result: CheckResult, files: Mapping[str, str]) -> str:
         result: the outcome.
         files: what is in the files beside it -> file name.
     """
-    return json.dumps(_plain(as_dict(result, files)), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    # ASCII, since names of files need not be valid Unicode.
+    return json.dumps(_plain(as_dict(result, files)), indent=2, allow_nan=False) + "\n"
 
 
 def as_dict(result: CheckResult, files: Mapping[str, str]) -> dict[str, Any]:

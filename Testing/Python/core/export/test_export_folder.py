@@ -217,6 +217,12 @@ def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
         load_result(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["Schädel 脑.nii.gz", "old-\udce4-name.nii.gz"])
+def test_any_name_of_a_scan_can_be_saved(attacked: CheckResult, tmp_path: Path, name: str) -> None:
+    named = replace(attacked, volume=replace(attacked.volume, source=Path("/scans") / name))
+    assert load_result(save_result(named, tmp_path / "out")).volume.source == Path("/scans") / name
+
+
 def test_a_scan_without_a_file_comes_back_without_one(attacked: CheckResult, tmp_path: Path) -> None:
     nameless = replace(attacked, volume=replace(attacked.volume, source=None))
     assert load_result(save_result(nameless, tmp_path / "out", report=False)).volume.source is None
