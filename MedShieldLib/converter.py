@@ -6,16 +6,21 @@ draws nothing at random: what a filter does is all in its arguments. float32, FF
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import pywt
 from scipy import fft
 
+from MedShieldLib import slabs
 from MedShieldLib.volume import Volume
 
-_WORKERS = -1
+# Gain in [0, 1] of some rows of a spectrum, float32, shaped to broadcast over them.
+Transfer = Callable[[slice], np.ndarray]
+
+_ALL = slice(None)
+_PERIODIC = "periodization"
 # A band's flank is this share of its edge frequency: sharp enough to name a band, soft enough not to ring.
 _FLANK = 0.15
 
@@ -38,28 +43,35 @@ class Spectrum:
     def of(cls, volume: Volume) -> Spectrum:
         """The 3D FFT of a volume's voxels."""
         voxels = np.asarray(volume.voxels, dtype=np.float32)
-        return cls(fft.rfftn(voxels, workers=_WORKERS), voxels.shape, volume.spacing)  # type: ignore[arg-type]
+        k, j, i = voxels.shape
+        return cls(fft.rfftn(voxels, workers=slabs.workers()), (k, j, i), volume.spacing)
 
-    def frequencies(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """float32 frequencies in cycles/mm along (k, j, i), shaped to broadcast over the coefficients."""
+    def frequencies(self, rows: slice = _ALL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """float32 frequencies in cycles/mm along (k, j, i), shaped to broadcast over `rows` along k."""
         (nk, nj, ni), (si, sj, sk) = self.shape, self.spacing
-        along = fft.fftfreq(nk, sk)[:, None, None], fft.fftfreq(nj, sj)[None, :, None], fft.rfftfreq(ni, si)
-        return tuple(f.astype(np.float32) for f in along)  # type: ignore[return-value]
+        along = fft.fftfreq(nk, sk)[rows, None, None], fft.fftfreq(nj, sj)[:, None], fft.rfftfreq(ni, si)
+        k, j, i = (frequencies.astype(np.float32) for frequencies in along)
+        return k, j, i
 
-    @cached_property
-    def radius(self) -> np.ndarray:
+    def radius(self, rows: slice = _ALL) -> np.ndarray:
         """float32 (K, J, I // 2 + 1): distance from the zero frequency in cycles/mm."""
-        k, j, i = self.frequencies()
-        return np.sqrt(k * k + j * j + i * i)
+        k, j, i = self.frequencies(rows)
+        return np.sqrt((k * k + j * j) + i * i)
 
-    def filtered(self, transfer: np.ndarray) -> np.ndarray:
-        """float32 (K, J, I): the volume after multiplying its spectrum with a real transfer function."""
-        return fft.irfftn(self.coefficients * transfer, self.shape, workers=_WORKERS, overwrite_x=True)
-
-    def power(self) -> np.ndarray:
-        """float32 |coefficients|^2 per voxel of the volume."""
-        c = self.coefficients
+    def power(self, rows: slice = _ALL) -> np.ndarray:
+        """float32 (K, J, I // 2 + 1): |coefficients|^2 per voxel of the volume."""
+        c = self.coefficients[rows]
         return (c.real**2 + c.imag**2) / np.float32(np.prod(self.shape))
+
+    def filtered(self, transfer: Transfer) -> np.ndarray:
+        """float32 (K, J, I): the volume after multiplying its spectrum with a real transfer function."""
+        kept = np.empty_like(self.coefficients)
+
+        def multiply(rows: slice) -> None:
+            np.multiply(self.coefficients[rows], transfer(rows), out=kept[rows])
+
+        slabs.each(kept, multiply)
+        return fft.irfftn(kept, self.shape, workers=slabs.workers(), overwrite_x=True)
 
 
 def log_power(spectrum: Spectrum) -> np.ndarray:
@@ -73,62 +85,72 @@ def radial_profile(spectrum: Spectrum, edges: np.ndarray) -> np.ndarray:
 
     Shells beyond the lowest Nyquist frequency of the three axes hold only the corners that exist.
     """
-    shell = np.digitize(spectrum.radius.ravel(), edges) - 1
-    inside = (shell >= 0) & (shell < len(edges) - 1)
-    total = np.bincount(shell[inside], spectrum.power().ravel()[inside], len(edges) - 1)
-    count = np.bincount(shell[inside], minlength=len(edges) - 1)
+
+    def sums(rows: slice) -> np.ndarray:
+        shell = np.digitize(spectrum.radius(rows).ravel(), edges)  # 0 lies below the first edge
+        power = spectrum.power(rows).ravel()
+        return np.stack([np.bincount(shell, weights, len(edges) + 1) for weights in (power, None)])
+
+    total, count = np.sum(slabs.each(spectrum.coefficients, sums), axis=0)[:, 1:-1]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.log10(np.where(count > 0, np.maximum(total / count, 1e-30), np.nan))
 
 
 def low_pass(spectrum: Spectrum, cutoff: float) -> np.ndarray:
     """Keep frequencies below `cutoff` cycles/mm (half amplitude there); float32 (K, J, I)."""
-    return spectrum.filtered(_below(spectrum.radius, cutoff))
+    return spectrum.filtered(lambda rows: _below(spectrum.radius(rows), cutoff))
 
 
 def band_stop(spectrum: Spectrum, low: float, high: float) -> np.ndarray:
     """Remove the shell between `low` and `high` cycles/mm; float32 (K, J, I)."""
-    radius = spectrum.radius
-    return spectrum.filtered(1 - _below(radius, high) * (1 - _below(radius, low)))
+    return spectrum.filtered(lambda rows: 1 - _band(spectrum.radius(rows), low, high))
 
 
 def angular_stop(spectrum: Spectrum, axes: np.ndarray, half_angle: float, above: float) -> np.ndarray:
     """Remove double cones of directions, but only frequencies over `above`; float32 (K, J, I).
 
     Args:
+        spectrum: of the volume.
         axes: unit vectors, one a row, each (k, j, i) in mm space.
         half_angle: of the cones, in radians.
         above: cycles/mm; slower waves carry the anatomy and stay.
     """
-    k, j, i = spectrum.frequencies()
-    radius = np.maximum(spectrum.radius, np.float32(1e-12))
-    edge = np.float32(np.cos(half_angle))
-    removed = np.zeros_like(radius)
-    for axis in axes.astype(np.float32):
-        cosine = np.abs(axis[0] * k + axis[1] * j + axis[2] * i) / radius
-        np.maximum(removed, np.clip((cosine - edge) / (np.float32(0.3) * (1 - edge)) + 0.5, 0, 1), out=removed)
-    return spectrum.filtered(1 - removed * (1 - _below(spectrum.radius, above)))
+    directions, edge = axes.astype(np.float32), np.float32(np.cos(half_angle))
+
+    def kept(rows: slice) -> np.ndarray:
+        k, j, i = spectrum.frequencies(rows)
+        radius = np.maximum(spectrum.radius(rows), np.float32(1e-12))
+        cosine = np.zeros_like(radius)
+        for axis in directions:
+            np.maximum(cosine, np.abs((axis[0] * k + axis[1] * j) + axis[2] * i), out=cosine)
+        cosine /= radius
+        removed = np.clip((cosine - edge) / (np.float32(0.3) * (1 - edge)) + np.float32(0.5), 0, 1)
+        return 1 - removed * (1 - _below(radius, above))
+
+    return spectrum.filtered(kept)
 
 
 def wavelet_shrinkage(
-    voxels: np.ndarray, threshold: float, levels: int, wavelet: str = "db2", shift: tuple[int, int, int] = (0, 0, 0)
+    voxels: np.ndarray,
+    threshold: float,
+    levels: int,
+    wavelet: str = "db2",
+    shift: tuple[int, int, int] = (0, 0, 0),
 ) -> np.ndarray:
     """Soft-threshold all detail coefficients (Donoho and Johnstone 1994); float32, same shape.
 
     Args:
+        voxels: (K, J, I).
         threshold: in intensity units.
+        levels: of the decomposition, at least 1; fewer are taken where the volume has no more.
+        wavelet: its name in PyWavelets.
         shift: voxels by which the decimated grid is displaced along (k, j, i) (cycle spinning, Coifman and
             Donoho 1995); different shifts give different, equally valid versions.
     """
-    shifted = np.roll(np.asarray(voxels, dtype=np.float32), shift, axis=(0, 1, 2))
-    levels = min(levels, pywt.dwtn_max_level(shifted.shape, wavelet))
-    approximation, *details = pywt.wavedecn(shifted, wavelet, mode="periodization", level=max(levels, 1))
-    for level in details:
-        for key, band in level.items():
-            level[key] = np.sign(band) * np.maximum(np.abs(band) - np.float32(threshold), 0)
-    smooth = pywt.waverecn([approximation, *details], wavelet, mode="periodization")
-    smooth = smooth[tuple(slice(n) for n in shifted.shape)]
-    return np.roll(smooth, tuple(-s for s in shift), axis=(0, 1, 2)).astype(np.float32, copy=False)
+    levels = max(1, min(levels, pywt.dwtn_max_level(voxels.shape, wavelet)))
+    shifted = np.roll(voxels, shift, axis=(0, 1, 2))
+    smooth = _shrunk(shifted, np.float32(threshold), levels, pywt.Wavelet(wavelet))
+    return np.roll(smooth, tuple(-s for s in shift), axis=(0, 1, 2))
 
 
 def local_band_energy(spectrum: Spectrum, low: float, high: float, reach_mm: float) -> np.ndarray:
@@ -136,21 +158,72 @@ def local_band_energy(spectrum: Spectrum, low: float, high: float, reach_mm: flo
 
     The square of the band-passed volume, averaged by a Gaussian of standard deviation `reach_mm`.
     """
-    radius = spectrum.radius
-    band = spectrum.filtered(_below(radius, high) * (1 - _below(radius, low)))
+    band = spectrum.filtered(lambda rows: _band(spectrum.radius(rows), low, high))
     np.square(band, out=band)
-    averaged = fft.rfftn(band, workers=_WORKERS)
-    averaged *= np.exp(-2 * (np.pi * reach_mm) ** 2 * radius * radius)
-    return np.sqrt(np.maximum(fft.irfftn(averaged, spectrum.shape, workers=_WORKERS, overwrite_x=True), 0))
+    squared = Spectrum(fft.rfftn(band, workers=slabs.workers()), spectrum.shape, spectrum.spacing)
+    scale = np.float32(np.sqrt(2) * np.pi * reach_mm)
+    energy = squared.filtered(lambda rows: np.exp(-np.square(scale * spectrum.radius(rows))))
+    return np.sqrt(np.maximum(energy, 0, out=energy), out=energy)
 
 
 def intensity_range(voxels: np.ndarray, most: int = 2_000_000) -> tuple[float, float]:
-    """The 0.5 and 99.5 % percentiles, from at most about `most` evenly spaced voxels (exact ones cost seconds)."""
+    """The 0.5 and 99.5 % percentiles, from about `most` evenly spaced voxels (all of them cost seconds)."""
     step = max(1, int(round((voxels.size / most) ** (1 / 3))))
     low, high = np.percentile(voxels[::step, ::step, ::step], [0.5, 99.5])
     if high <= low:
         low, high = float(voxels.min()), float(voxels.max())
     return float(low), float(high)
+
+
+def _shrunk(x: np.ndarray, threshold: np.float32, levels: int, wavelet: pywt.Wavelet) -> np.ndarray:
+    """One level of the wavelet transform, its details shrunk, the rest shrunk on the levels below, and back.
+
+    What pywt.wavedecn and pywt.waverecn do, but each detail is back in place before the next one is made.
+    """
+
+    def split(rows: slice) -> dict[str, np.ndarray]:
+        return pywt.dwtn(np.asarray(x[rows], np.float32), wavelet, _PERIODIC, axes=(1, 2))
+
+    parts = slabs.each(x, split)
+    planes = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    del parts
+    for key, plane in planes.items():
+        if key == "aa":
+            low, high = pywt.dwt(plane, wavelet, _PERIODIC, axis=0)
+            low = _shrunk(low, threshold, levels - 1, wavelet) if levels > 1 else low
+            plane[:] = pywt.idwt(low, _soft(high, threshold), wavelet, _PERIODIC, axis=0)[: len(plane)]
+        else:
+            _shrink_along_k(plane, threshold, wavelet)
+    out = np.empty(x.shape, np.float32)
+
+    def join(rows: slice) -> None:
+        quarters = {key: plane[rows] for key, plane in planes.items()}
+        joined = pywt.idwtn(quarters, wavelet, _PERIODIC, axes=(1, 2))
+        out[rows] = joined[:, : x.shape[1], : x.shape[2]]  # an odd axis comes back one longer
+
+    slabs.each(out, join)
+    return out
+
+
+def _shrink_along_k(plane: np.ndarray, threshold: np.float32, wavelet: pywt.Wavelet) -> None:
+    """Shrink, in place, coefficients that are details along j or i already: both halves along k are."""
+
+    def shrink(columns: slice) -> None:
+        halves = (_soft(half, threshold) for half in pywt.dwt(plane[:, columns], wavelet, _PERIODIC, axis=0))
+        plane[:, columns] = pywt.idwt(*halves, wavelet, _PERIODIC, axis=0)[: len(plane)]
+
+    slabs.each(plane, shrink, axis=1)
+
+
+def _soft(x: np.ndarray, threshold: np.float32) -> np.ndarray:
+    """`x` moved towards 0 by `threshold`, in place."""
+    x -= np.clip(x, -threshold, threshold)
+    return x
+
+
+def _band(radius: np.ndarray, low: float, high: float) -> np.ndarray:
+    """1 between the edges, 0 outside, with smooth flanks; float32."""
+    return _below(radius, high) * (1 - _below(radius, low))
 
 
 def _below(radius: np.ndarray, cutoff: float) -> np.ndarray:

@@ -5,8 +5,11 @@ Beside the converter's filters, they remove what is small in amplitude rather th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-import torch
+
+from MedShieldLib import slabs
 
 
 def median(voxels: np.ndarray, step: int = 1) -> np.ndarray:
@@ -14,13 +17,17 @@ def median(voxels: np.ndarray, step: int = 1) -> np.ndarray:
 
     The separable median (Narendra 1981) costs a few passes where a full 3x3x3 one costs a whole inference.
     """
-    x = np.array(voxels, dtype=np.float32)
-    for axis in range(3):
-        if x.shape[axis] > 2 * step:
-            line = np.moveaxis(x, axis, 0)  # a view: the ends keep their values
-            before, after = line[: -2 * step], line[2 * step :]
-            line[step:-step] = np.clip(line[step:-step], np.minimum(before, after), np.maximum(before, after))
-    return x
+
+    def three_axes(x: np.ndarray) -> np.ndarray:
+        for axis in range(3):
+            if x.shape[axis] > 2 * step:
+                line = np.moveaxis(x, axis, 0)  # a view: the ends keep their values
+                before, after = line[: -2 * step], line[2 * step :]
+                lower, upper = np.minimum(before, after), np.maximum(before, after)
+                line[step:-step] = np.clip(line[step:-step], lower, upper)
+        return x
+
+    return _by_slabs(voxels, step, three_axes)
 
 
 def diffusion(voxels: np.ndarray, edge: float, passes: int, step: int = 1) -> np.ndarray:
@@ -32,15 +39,33 @@ def diffusion(voxels: np.ndarray, edge: float, passes: int, step: int = 1) -> np
         passes: explicit steps of 1/7, which is stable in 3D.
         step: distance of the neighbours in voxels.
     """
-    x = torch.from_numpy(np.array(voxels, dtype=np.float32))
-    for _ in range(passes):
-        flow = torch.zeros_like(x)
+    squared_edge, rate = np.float32(edge) ** 2, np.float32(edge) ** 2 / 7
+
+    def one_pass(x: np.ndarray) -> np.ndarray:
+        flow = np.zeros_like(x)
         for axis in range(3):
-            size = x.shape[axis] - step
-            if size > 0:
-                difference = x.narrow(axis, step, size) - x.narrow(axis, 0, size)
-                difference /= 1 + (difference / edge) ** 2
-                flow.narrow(axis, 0, size).add_(difference)
-                flow.narrow(axis, step, size).sub_(difference)
-        x.add_(flow, alpha=1 / 7)
-    return x.numpy()
+            line, flow_along = np.moveaxis(x, axis, 0), np.moveaxis(flow, axis, 0)
+            difference = line[step:] - line[:-step]
+            difference /= difference * difference + squared_edge  # rate makes up for the missing factor
+            flow_along[:-step] += difference
+            flow_along[step:] -= difference
+        flow *= rate
+        x += flow
+        return x
+
+    for _ in range(passes):
+        voxels = _by_slabs(voxels, step, one_pass)
+    return voxels
+
+
+def _by_slabs(voxels: np.ndarray, reach: int, smooth: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """`smooth` on float32 slabs, each with the `reach` rows on either side that its answer depends on."""
+    out = np.empty(voxels.shape, np.float32)
+
+    def work(rows: slice) -> None:
+        start = max(0, rows.start - reach)
+        seen = np.array(voxels[start : rows.stop + reach], np.float32)
+        out[rows] = smooth(seen)[rows.start - start : rows.stop - start]
+
+    slabs.each(out, work, least=4 * reach)
+    return out
