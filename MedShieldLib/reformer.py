@@ -26,15 +26,17 @@ from MedShieldLib.versions import (
 )
 from MedShieldLib.volume import Volume
 
-# Of each kind, from strong to weak; the last one is taken when the target tolerates none.
+# Of each kind, from strong to weak.
 _LADDERS: tuple[tuple[Filter, ...], ...] = (
     tuple(LowPass(c) for c in (0.35, 0.45, 0.55, 0.65, 0.75)),
     tuple(WaveletShrinkage(s) for s in (0.15, 0.11, 0.08, 0.055, 0.035)),
-    tuple(Diffusion(e) for e in (0.16, 0.12, 0.09, 0.065, 0.045)),
-    (Median(),),
+    tuple(Diffusion(e) for e in (0.16, 0.12, 0.09, 0.07, 0.05)),
+    (Median(2), Median(1)),
 )
+_IN_PLACE = 3
+_REACH = 3
 # Mean clean disagreement that a version may cause.
-TOLERANCE = 0.06
+TOLERANCE = 0.08
 
 
 def choose(
@@ -46,7 +48,11 @@ def choose(
     progress: Progress = lambda fraction, step: None,
     cancelled: IsCancelled = lambda: False,
 ) -> tuple[Version, ...]:
-    """The family for a target: in-place filters, and moved ones around the two mildest kinds of filter.
+    """The family for a target: six versions, and so six inferences beside the target's own.
+
+    Of each kind of filter the strongest that the target tolerates, of these the mildest three; then the volume
+    moved, mirrored, and moved behind the mildest filter. Kinds that are never tolerated are left out, and
+    filtered ones that are moved as well take their place.
 
     Args:
         target: the target that answers.
@@ -60,17 +66,22 @@ def choose(
         Cancelled: when `cancelled()` says so.
     """
     answers = [target.probabilities(v) for v in volumes]
-    chosen: list[Filter] = []
+    tolerated: list[tuple[float, Filter]] = []
     for n, ladder in enumerate(_LADDERS):
+        progress(n / len(_LADDERS), f"Choosing the reformer: {ladder[0].kind.replace('_', ' ')}")
         for version in ladder:
             if cancelled():
                 raise Cancelled
-            progress(n / len(_LADDERS), f"Choosing the reformer: {version.kind}")
-            if _clean_disagreement(target, volumes, answers, version, seed) <= tolerance:
+            loss = _clean_disagreement(target, volumes, answers, version, seed)
+            if loss <= tolerance:
+                tolerated.append((loss, version))
                 break
-        chosen.append(version)
-    low_pass, wavelet, diffusion, median = chosen
-    return (low_pass, wavelet, diffusion, median, Moved(3, False, wavelet), Moved(3, True, low_pass))
+    filters = [version for _, version in sorted(tolerated, key=lambda pair: pair[0])]
+    # A target that tolerates nothing still needs a filter in place: the weakest there is.
+    in_place = filters[:_IN_PLACE] or [_LADDERS[2][-1]]
+    moved = (Moved(_REACH, False), Moved(_REACH, True), Moved(_REACH, False, in_place[0]))
+    spare = (Moved(_REACH, True, in_place[0]), Moved(_REACH, False, in_place[-1]))
+    return (*in_place, *moved, *spare[: _IN_PLACE - len(in_place)])
 
 
 def _clean_disagreement(

@@ -163,9 +163,11 @@ Filter = LowPass | WaveletShrinkage | Median | Diffusion | AngularStop
 
 @dataclass(frozen=True)
 class Moved:
-    """A version shifted by up to `reach` seen voxels, and mirrored left to right if `mirror`, after a filter.
+    """The volume, or a filtered version of it, seen from another place.
 
-    The network meets the same anatomy on other cells of its strides; the answer is moved back.
+    Shifted by an odd number of seen voxels, `reach` at most, along every axis, and mirrored left-right if
+    `mirror`. The network meets the same anatomy on other cells of its strides (powers of two, so an odd shift
+    never falls on them); the answer is moved back.
     """
 
     reach: int
@@ -181,7 +183,7 @@ class Moved:
     def draw(self, source: Source, rng: np.random.Generator) -> Draw:
         """One draw."""
         volume = source.volume if self.inner is None else self.inner.draw(source, rng).volume
-        cells = rng.integers(1, self.reach + 1, 3) * rng.choice((-1, 1), 3)
+        cells = (2 * rng.integers(0, (self.reach + 1) // 2, 3) + 1) * rng.choice((-1, 1), 3)
         # A whole voxel of a coarse axis is no whole number of cells: leave such an axis in place.
         cells = np.where(source.voxels_per_cell < 0.75, 0, cells)
         k, j, i = cells.tolist()

@@ -24,6 +24,9 @@ _FLOAT32_SLACK = 3e-5
 # Slices of a label map that are made at once.
 _SLAB = 64
 
+# Half the width, in cells, of a bridge that does not join two pieces.
+_THREAD = 3
+
 
 class NetworkTarget:
     """A torch module (1, 1, K', J', I') -> (1, C, K', J', I') logits, as a target.
@@ -146,15 +149,17 @@ class NetworkTarget:
 
 
 def _without_islands(probabilities: np.ndarray) -> np.ndarray:
-    """(C, K', J', I') with background for certain in all but the largest face-connected piece.
+    """(C, K', J', I') with background for certain in all but the largest piece.
 
+    Pieces are told apart after an erosion, so that a thread of voxels does not tie two of them together.
     What is background already stays as it is, so that the piece's own border does not move.
     """
     found = probabilities.argmax(0) > 0
-    pieces, count = ndimage.label(found)
-    if count < 2:
+    pieces, count = ndimage.label(ndimage.binary_erosion(found, iterations=_THREAD))
+    if count < 1:
         return probabilities
-    islands = found & (pieces != 1 + np.argmax(np.bincount(pieces.ravel())[1:]))
+    core = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+    islands = found & ~ndimage.binary_dilation(core, iterations=2 * _THREAD)
     kept = np.where(islands, 0, probabilities)
     kept[0][islands] = 1
     return kept
