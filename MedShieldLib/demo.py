@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from MedShieldLib.control import Control
+from MedShieldLib.evaluation.metrics import mean_dice
 from MedShieldLib.jobs import AttackJob, CheckJob
 from MedShieldLib.result import CheckResult
 from MedShieldLib.volume import Segmentation, Volume
@@ -60,14 +59,6 @@ def mni152() -> Volume:
     from MedShieldLib.training.data import from_nibabel
 
     return from_nibabel(load_mni152_template(resolution=RESOLUTION_MM))
-
-
-def mean_dice(answer: Segmentation, reference: Segmentation) -> float:
-    """Mean over the structures."""
-    from MedShieldLib.agreement import dice
-
-    values = [s.value for s in reference.structures]
-    return float(np.mean([dice(answer.labels == value, reference.labels == value) for value in values]))
 
 
 def _check(volume: Path, out: Path, control: Control) -> CheckResult:
