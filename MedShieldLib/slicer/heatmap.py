@@ -80,6 +80,8 @@ def show_legend(heatmap: vtkMRMLScalarVolumeNode, title: str, views: list[vtkMRM
         if not views:
             return
         legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(heatmap)
+    if legend is None:  # Slicer makes none without its Colors module
+        return
     legend.SetTitleText(title)
     legend.SetLabelFormat("%.1f")
     legend.SetNumberOfLabels(3)

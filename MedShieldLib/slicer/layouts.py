@@ -121,10 +121,10 @@ class ComparisonLayout:
         restrict_to(segmentation, [view for side in Side for view in self.slice_nodes(side)])
 
     def jump_to(self, ras: tuple[float, float, float]) -> None:
-        """Centre all slice views of the layout on a point in RAS millimetres."""
+        """Go to the slices through a point in RAS millimetres in all views of the layout."""
         for side in Side:
             for slice_node in self.slice_nodes(side):
-                slice_node.JumpSliceByCentering(*ras)
+                slice_node.JumpSliceByOffsetting(*ras)
 
     def slice_nodes(self, side: Side) -> list[vtkMRMLNode]:
         """The slice view nodes of one side: axial, coronal, sagittal; empty before the first `show`."""

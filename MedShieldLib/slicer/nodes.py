@@ -19,6 +19,8 @@ from MedShieldLib.volume import Segmentation, Structure, Volume
 if TYPE_CHECKING:
     from slicer import vtkMRMLNode, vtkMRMLScalarVolumeNode, vtkMRMLScene, vtkMRMLSegmentationNode
 
+# How much of a segment's colour covers the scan: the anatomy below has to be seen.
+_FILL = 0.3
 _LPS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -73,6 +75,7 @@ def add_segmentation(
     for structure in segmentation.structures:
         contents.AddSegment(_segment(structure, labels), f"Segment_{structure.value}")
     node.SetReferenceImageGeometryParameterFromVolumeNode(grid)
+    node.GetDisplayNode().SetOpacity2DFill(_FILL)
     return node
 
 

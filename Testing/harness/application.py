@@ -15,7 +15,7 @@ import vtk
 from harness.pythonqt import Signal, qt
 
 _LOGICS = {
-    "Colors": "vtkMRMLColorLogic",
+    "Colors": "vtkSlicerColorLogic",
     "Volumes": "vtkSlicerVolumesLogic",
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
@@ -80,8 +80,11 @@ class LayoutFollower:
         self.layout_logic.SetMRMLScene(scene)
         self.links = slicer.vtkMRMLSliceLinkLogic()
         self.links.SetMRMLScene(scene)
-        scene.AddObserver(scene.NodeAddedEvent, lambda *_: self.follow())
-        scene.AddObserver(scene.EndCloseEvent, lambda *_: self.follow())
+        # After the layout logic, which has made the view nodes and given them their properties by then.
+        last = -1.0
+        layout = self.layout_logic.GetLayoutNode()
+        layout.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self.follow(), last)
+        scene.AddObserver(scene.EndCloseEvent, lambda *_: self.follow(), last)
         self.follow()
 
     def follow(self):
@@ -107,7 +110,7 @@ class LayoutFollower:
                 logic = slicer.vtkMRMLSliceLogic()
                 logic.SetMRMLApplicationLogic(self._logic)
                 logic.SetMRMLScene(self._scene)
-                logic.AddSliceNode(node.GetLayoutName())
+                logic.SetSliceNode(node)
                 self._slice_logics.AddItem(logic)
 
 
@@ -196,11 +199,12 @@ def _application_logic(scene):
     logic.GetColorLogic().AddDefaultColorNodes()
     slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
     scene.AddNode(slicer.vtkMRMLCrosshairNode())
+    scene.AddNode(slicer.vtkMRMLInteractionNode())
     for name, cls in _LOGICS.items():
         one = getattr(slicer, cls)()
-        one.SetMRMLScene(scene)
         if hasattr(one, "SetMRMLApplicationLogic"):
             one.SetMRMLApplicationLogic(logic)
+        one.SetMRMLScene(scene)
         logic.SetModuleLogic(name, one)
         setattr(slicer.modules, name.lower(), types.SimpleNamespace(logic=lambda one=one: one, name=name))
     return logic

@@ -21,8 +21,8 @@ for _library in (QtCore, QtGui, QtWidgets):
     # dir, not vars: PySide6 makes classes when they are first asked for.
     vars(qt).update({name: getattr(_library, name) for name in dir(_library) if not name.startswith("_")})
 
-# Properties that are virtual functions as well: a Python attribute would hide the function from Qt.
-_VIRTUAL = {"sizeHint", "minimumSizeHint", "heightForWidth", "objectName"}
+# Properties that are virtual or static functions as well: a Python attribute would hide the function.
+_FUNCTIONS = {"sizeHint", "minimumSizeHint", "heightForWidth", "objectName", "singleShot"}
 # Classes for .ui files, by name; `register` fills it.
 CUSTOM: dict[str, type] = {}
 
@@ -133,7 +133,7 @@ def _adapt(cls):
     meta = cls.staticMetaObject
     for index in range(meta.propertyOffset(), meta.propertyCount()):
         one = meta.property(index)
-        if one.name() not in _VIRTUAL and not isinstance(vars(cls).get(one.name()), Property):
+        if one.name() not in _FUNCTIONS and not isinstance(vars(cls).get(one.name()), Property):
             try:
                 setattr(cls, one.name(), _as_attribute(cls, one))
             except (TypeError, AttributeError):

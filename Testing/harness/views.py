@@ -7,11 +7,7 @@ import vtk
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QImage, QPainter
 
-_MANAGERS = (
-    "vtkMRMLVolumeGlyphSliceDisplayableManager",
-    "vtkMRMLCrosshairDisplayableManager",
-    "vtkMRMLColorLegendDisplayableManager",
-)
+_MANAGERS = ("vtkMRMLSegmentationsDisplayableManager2D", "vtkMRMLColorLegendDisplayableManager")
 _BAR = 18
 
 
@@ -42,8 +38,9 @@ class SliceView:
     def _displayable_managers(self):
         factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory()
         factory.SetMRMLApplicationLogic(slicer.app.applicationLogic())
-        for name in (*_MANAGERS, "vtkMRMLSegmentationsDisplayableManager2D"):
-            factory.RegisterDisplayableManager(name)
+        for name in _MANAGERS:
+            if not factory.IsDisplayableManagerRegistered(name):
+                factory.RegisterDisplayableManager(name)
         group = factory.InstantiateDisplayableManagers(self._renderer)
         group.SetMRMLDisplayableNode(self.node)
         return group
