@@ -77,7 +77,9 @@ def test_calibration_made_by_the_worker_serves_a_check(piece, tmp_path):
     arguments = ("check", piece, "--target", "brain-tissue", "--calibration", made, "--out", tmp_path / "out")
     code, events, _ = speak(*arguments, "--alpha", 0.12)
     assert (code, events[-1]["verdict"]) == (0, "clean")  # the volume that it was calibrated on
-    assert "calibration holds 1 subject" in next(event["message"] for event in events if event["event"] == "log")
+    assert "calibration holds 1 subject" in next(
+        event["message"] for event in events if event["event"] == "log"
+    )
 
 
 def complaint(code: int, events: list[dict]) -> str:
