@@ -9,9 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from MedShieldLib.result import StructureAgreement
 from MedShieldLib.volume import Segmentation
+
+Box = tuple[slice, ...]
 
 
 def compare(original: Segmentation, defended: Segmentation) -> tuple[StructureAgreement, ...]:
@@ -28,9 +31,12 @@ def compare(original: Segmentation, defended: Segmentation) -> tuple[StructureAg
     if first.shape != second.shape:
         raise ValueError(f"label maps of shapes {first.shape} and {second.shape} cannot be compared")
     spacing, voxel_ml = original.volume.spacing[::-1], original.volume.voxel_ml
+    top = max((structure.value for structure in original.structures), default=0)
+    boxes = [ndimage.find_objects(labels, top) for labels in (first, second)]  # one pass for all structures
     found = []
     for structure in original.structures:
-        ours, theirs = first == structure.value, second == structure.value
+        box = _around(*(found_in[structure.value - 1] for found_in in boxes))
+        ours, theirs = first[box] == structure.value, second[box] == structure.value
         found.append(
             StructureAgreement(
                 label=structure.value,
@@ -42,6 +48,15 @@ def compare(original: Segmentation, defended: Segmentation) -> tuple[StructureAg
             )
         )
     return tuple(found)
+
+
+def _around(first: Box | None, second: Box | None) -> Box:
+    """The box around two boxes; an empty one when there is neither."""
+    if first is None or second is None:
+        return first or second or (slice(0, 0),) * 3
+    return tuple(
+        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True)
+    )
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
@@ -71,7 +86,7 @@ def hd95(first: np.ndarray, second: np.ndarray, spacing: Sequence[float]) -> flo
     return max(_directed95(*surfaces, spacing), _directed95(*surfaces[::-1], spacing))
 
 
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+def _bounding_box(mask: np.ndarray) -> Box:
     """The smallest box around a non-empty mask."""
     box = []
     for axis in range(mask.ndim):

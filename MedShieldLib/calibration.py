@@ -18,7 +18,7 @@ import numpy as np
 from MedShieldLib import shifts
 from MedShieldLib.detector import PROFILE_EDGES, Normaliser
 from MedShieldLib.errors import InputError
-from MedShieldLib.observation import IsCancelled, Observation, Progress, observe
+from MedShieldLib.observation import IsCancelled, Progress, observe
 from MedShieldLib.targets.base import Target
 from MedShieldLib.versions import Moved, Version, from_json, to_json
 from MedShieldLib.volume import Volume
@@ -253,12 +253,15 @@ def calibrate(
     """
     if not volumes:
         raise InputError("There is no clean volume to calibrate on; name a folder with at least one.")
-    rows: list[Observation] = []
+    disagreements, features, profiles = [], [], []  # and not the observations, which hold whole volumes
     jobs = [(subject, volume, shift) for subject, volume in volumes for shift in augmentations]
     for n, (subject, volume, shift) in enumerate(jobs):
         progress(n / len(jobs), f"{subject}: {shift.__name__.replace('_', ' ')}")
         shifted = shifts.apply(shift, volume, seed + n)
-        rows.append(observe(target, shifted, versions, seed + 7919 * n, cancelled=cancelled))
+        seen = observe(target, shifted, versions, seed + 7919 * n, cancelled=cancelled)
+        disagreements.append(seen.disagreements)
+        features.append(seen.features)
+        profiles.append(seen.profile)
     return Calibration(
         name or f"{target.name}, {len(volumes)} volumes",
         target.name,
@@ -266,10 +269,10 @@ def calibrate(
         tuple(versions),
         tuple(subject for subject, _, _ in jobs),
         tuple(shift.__name__ for _, _, shift in jobs),
-        _stored(np.array([r.disagreements for r in rows])),
-        tuple(rows[0].features),
-        _stored(np.array([list(r.features.values()) for r in rows])),
-        _stored(np.array([r.profile for r in rows])),
+        _stored(np.array(disagreements)),
+        tuple(features[0]),
+        _stored(np.array([list(row.values()) for row in features])),
+        _stored(np.array(profiles)),
     )
 
 

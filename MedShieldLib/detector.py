@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from MedShieldLib import converter
+from MedShieldLib import converter, slabs
 from MedShieldLib.result import Verdict
 from MedShieldLib.targets.base import Target
 from MedShieldLib.volume import Volume
@@ -26,14 +26,17 @@ _ABSENT_CELLS = 8.0
 def disagreement(answer: np.ndarray, other: np.ndarray) -> np.ndarray:
     """1 - soft Dice per structure, (S,) in [0, 1], of two answers (S + 1, K', J', I'); 0 where both lack it.
 
-    Soft Dice with min() as the intersection is 0 only for equal probabilities, unlike the product form.
+    Soft Dice with min() as the intersection, unlike the product form, is 1 only for equal probabilities; and
+    as 2 min(p, q) = p + q - |p - q|, what it lacks is sum|p - q| / sum(p + q).
     """
-    scores = []
-    for p, q in zip(answer[1:], other[1:], strict=True):
-        total = float(p.sum(dtype=np.float64) + q.sum(dtype=np.float64))
-        shared = 2 * float(np.minimum(p, q).sum(dtype=np.float64))
-        scores.append(1 - shared / total if total > _ABSENT_CELLS else 0.0)
-    return np.array(scores)
+
+    def sums(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        p, q = answer[1:, rows], other[1:, rows]
+        space = (1, 2, 3)
+        return np.abs(p - q).sum(space), p.sum(space) + q.sum(space)
+
+    apart, total = np.sum(slabs.each(answer, sums, axis=1), axis=0, dtype=np.float64)
+    return np.where(total > _ABSENT_CELLS, apart / np.maximum(total, _ABSENT_CELLS), 0.0)
 
 
 def novelty_features(

@@ -26,7 +26,9 @@ def combined(source: Source, unrest: np.ndarray) -> Volume:
     """
     heat = instability(source, unrest).voxels
     energy = band_energy(source, *_BAND).voxels
-    heat *= 0.5 + 0.5 * energy
+    energy += 1
+    energy /= 2
+    heat *= energy
     return source.volume.with_voxels(heat)
 
 

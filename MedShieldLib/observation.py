@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from MedShieldLib import converter, detector
+from MedShieldLib import converter, detector, slabs
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.stopwatch import Stopwatch
 from MedShieldLib.targets.base import Target
@@ -26,6 +26,7 @@ class Observation:
     """One volume through one target and its versions.
 
     Attributes:
+        source: the volume with what its versions share.
         answer: (C, K', J', I') probabilities for the volume itself.
         vote: (C, K', J', I') mean of the answers to the versions, mapped back.
         unrest: (K', J', I') float32 in [0, 1]: mean total variation between `answer` and the versions'.
@@ -36,6 +37,7 @@ class Observation:
         timings_s: seconds in the target and in our own code.
     """
 
+    source: Source = field(repr=False)
     answer: np.ndarray = field(repr=False)
     vote: np.ndarray = field(repr=False)
     unrest: np.ndarray = field(repr=False)
@@ -83,8 +85,7 @@ def observe(
                 in_place += 1
             else:
                 other = draw.restore(other)
-            vote += other
-            unrest += np.abs(answer - other).sum(0)
+            _pool(answer, other, vote, unrest)
             disagreements.append(detector.disagreement(answer, other))
     progress((len(versions) + 1) / (len(versions) + 2), "Measuring the spectrum")
     with watch.of("evidence"):
@@ -94,6 +95,7 @@ def observe(
         features = detector.novelty_features(source.spectrum, volume, answer, target)
         profile = converter.radial_profile(source.spectrum, detector.PROFILE_EDGES)
     return Observation(
+        source,
         answer,
         vote,
         unrest,
@@ -103,6 +105,17 @@ def observe(
         volume.with_voxels(reformed),
         watch.seconds,
     )
+
+
+def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray, unrest: np.ndarray) -> None:
+    """Add an answer to the vote, and its distance from the volume's own answer to the unrest."""
+
+    def add(rows: slice) -> None:
+        theirs = other[:, rows]
+        vote[:, rows] += theirs
+        unrest[rows] += np.abs(answer[:, rows] - theirs).sum(0)
+
+    slabs.each(answer, add, axis=1)
 
 
 def _checked(target: Target, answer: np.ndarray) -> np.ndarray:

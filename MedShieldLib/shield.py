@@ -26,7 +26,6 @@ from MedShieldLib.result import (
 )
 from MedShieldLib.stopwatch import Stopwatch
 from MedShieldLib.targets.base import Target
-from MedShieldLib.versions import Source
 from MedShieldLib.volume import Segmentation, Volume
 
 _SHARE_OF_OBSERVING = 0.9  # of the progress bar
@@ -115,8 +114,7 @@ class Shield:
             with watch.of("agreement"):
                 structures = compare(original, defended)
             with watch.of("heatmap"):
-                source = Source(volume, self.target.grid(volume), self.target.finest_mm)
-                heat = heatmap.combined(source, seen.unrest)
+                heat = heatmap.combined(seen.source, seen.unrest)
         progress(1.0, "Checked")
         return CheckResult(
             volume=volume,
