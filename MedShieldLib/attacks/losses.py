@@ -5,6 +5,7 @@ All take logits (1, C, K, J, I) and classes (1, K, J, I), the reference; class 0
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import Enum
 
@@ -58,10 +59,11 @@ def jensen_shannon(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tenso
 
     Bounded, so that voxels that are far wrong already do not draw the effort.
     """
-    # With a one-hot reference and p the reference's probability, the divergence depends on p alone:
-    # [(1 - p) log 2 + p log(2 p / (1 + p)) + log(2 / (1 + p))] / 2.
-    p = torch.softmax(logits, dim=1).gather(1, reference[:, None])
-    return (0.5 * (2 * torch.log(2 / (1 + p)) + torch.xlogy(p, p) + (1 - p) * torch.log1p(p))).mean()
+    # Against a one-hot reference the divergence depends on p, the reference's probability, alone:
+    # log 2 + [p log p - (1 + p) log(1 + p)] / 2.
+    log_p = F.log_softmax(logits, dim=1).gather(1, reference[:, None])
+    p = log_p.exp()
+    return (math.log(2) + 0.5 * (p * log_p - (1 + p) * torch.log1p(p))).mean()
 
 
 def masked_spherical(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
