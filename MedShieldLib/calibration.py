@@ -105,7 +105,8 @@ class Calibration:
         relative = self.profiles - self.profiles[:, 1:2]
         seen = np.isfinite(relative).sum(0) >= max(3, len(relative) // 5)
         low, high = np.full(relative.shape[1], np.nan), np.full(relative.shape[1], np.nan)
-        low[seen], high[seen] = np.nanquantile(relative[:, seen], [0.05, 0.95], axis=0)
+        if seen.any():
+            low[seen], high[seen] = np.nanquantile(relative[:, seen], [0.05, 0.95], axis=0)
         return low, high
 
     def support(self, alpha: float) -> str | None:

@@ -34,7 +34,7 @@ class Observation:
         features: see `detector.novelty_features`.
         profile: log10 power per shell of `detector.PROFILE_EDGES`.
         reformed: the mean of the versions that stayed in place, float32.
-        timings_s: seconds in the target and in our own code.
+        timings_s: seconds in the target ("target") and in our own code ("versions", "evidence").
     """
 
     source: Source = field(repr=False)

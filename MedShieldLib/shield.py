@@ -91,10 +91,10 @@ class Shield:
             Cancelled: when `cancelled()` says so.
         """
         progress, cancelled = progress or (lambda fraction, step: None), cancelled or (lambda: False)
-        volume.require_checkable()
         seed = secrets.randbits(32) if self.seed is None else self.seed
         watch = Stopwatch()
         with watch.of("total"):
+            volume.require_checkable()
             seen = observe(
                 self.target,
                 volume,
@@ -115,6 +115,8 @@ class Shield:
                 structures = compare(original, defended)
             with watch.of("heatmap"):
                 heat = heatmap.combined(seen.source, seen.unrest)
+            with watch.of("hash"):
+                input_sha256 = volume.sha256()
         progress(1.0, "Checked")
         return CheckResult(
             volume=volume,
@@ -132,7 +134,7 @@ class Shield:
             timings_s={**seen.timings_s, **watch.seconds},
             target=TargetInfo(self.target.name, self.target.sha256),
             calibration=self._calibration_info(),
-            input_sha256=volume.sha256(),
+            input_sha256=input_sha256,
             seed=seed,
             version=__version__,
             notes=self._notes(),

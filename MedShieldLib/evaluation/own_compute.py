@@ -1,0 +1,104 @@
+"""What a check costs beside the target's inferences, measured on one real check with deepbet.
+
+Run as `python -m MedShieldLib.evaluation.own_compute [VOLUME]`. Says nothing about how well the check judges.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from MedShieldLib import shifts
+from MedShieldLib.calibration import Calibration, calibrate
+from MedShieldLib.errors import InputError
+from MedShieldLib.result import CheckResult
+from MedShieldLib.shield import Shield
+from MedShieldLib.slabs import workers
+from MedShieldLib.targets import Target, load_target
+from MedShieldLib.versions import Diffusion, LowPass, Median, Moved, Version, WaveletShrinkage
+from MedShieldLib.volume import Volume
+
+SIZE = 256
+# What `reformer.choose` would make of its middle strengths, for a target that ships without a calibration.
+FAMILY: tuple[Version, ...] = (
+    LowPass(0.55),
+    WaveletShrinkage(0.08),
+    Diffusion(0.09),
+    Median(),
+    Moved(3, False, WaveletShrinkage(0.08)),
+    Moved(3, True, LowPass(0.55)),
+)
+# Names of `CheckResult.timings_s`: all of them but the last are our own.
+_PARTS = {
+    "versions": "drawing versions",
+    "evidence": "evidence and votes",
+    "labels": "label maps of the target",
+    "agreement": "agreement per structure",
+    "heatmap": "heatmap",
+    "hash": "hash of the input",
+}
+
+
+def padded_mni152() -> Volume:
+    """The MNI152 template at 1 mm in the middle of 256^3 voxels."""
+    from nilearn.datasets import load_mni152_template
+
+    from MedShieldLib.training.data import from_nibabel
+
+    volume = from_nibabel(load_mni152_template(resolution=1))
+    before = [(SIZE - n) // 2 for n in volume.voxels.shape]
+    after = [SIZE - n - b for n, b in zip(volume.voxels.shape, before, strict=True)]
+    return volume.with_voxels(np.pad(volume.voxels, list(zip(before, after, strict=True))))
+
+
+def check_with_alarm(target: Target, volume: Volume) -> CheckResult:
+    """A check that ends in an alarm, whatever the volume: it costs more than one that does not.
+
+    The calibration is the target's own with its clean evidence set to 0, so that all evidence stands out.
+    """
+    try:
+        calibration = Calibration.shipped(target)
+    except InputError:
+        calibration = calibrate(target, [("the volume", volume)], FAMILY, augmentations=[shifts.none])
+    else:
+        target.probabilities(volume)  # the first inference of a TorchScript network compiles it
+    still = replace(calibration, disagreements=np.zeros_like(calibration.disagreements))
+    return Shield(target, still, alpha=0.5, seed=1).check_and_segment(volume)
+
+
+def table(result: CheckResult) -> str:
+    """Seconds and shares of the whole check, a line for each part."""
+    seconds = result.timings_s
+    total, inferences = seconds["total"], seconds["target"]
+    rows = {title: seconds[name] for name, title in _PARTS.items()}
+    rows["anything else"] = total - inferences - sum(rows.values())
+    rows["own compute"] = total - inferences
+    rows["inferences"] = inferences
+    rows["the whole check"] = total
+    return "\n".join(f"{title:<26}{s:8.2f} s{s / total:8.1%}" for title, s in rows.items())
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("volume", type=Path, nargs="?", help="MNI152 padded to 256^3 when none is given")
+    parser.add_argument("--target", default="deepbet")
+    arguments = parser.parse_args()
+    try:
+        volume = Volume.read(arguments.volume) if arguments.volume else padded_mni152()
+        result = check_with_alarm(load_target(arguments.target), volume)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    size = " x ".join(map(str, volume.voxels.shape[::-1]))
+    print(f"Target {arguments.target}, {size} voxels, {workers()} threads, verdict {result.verdict.value}")
+    print(table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
