@@ -95,7 +95,7 @@ class MedShieldParameterNode:
     showHeatmap: bool = True
     band: Band = Band.VERDICT
     heatmapOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6
-    heatmapThreshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.3
+    heatmapThreshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.15
 
 
 class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
