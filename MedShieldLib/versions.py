@@ -18,6 +18,10 @@ from MedShieldLib.volume import Volume
 
 Restore = Callable[[np.ndarray], np.ndarray]
 
+# How far, in cells of the working grid, a shift by whole voxels may be from one by whole cells: what is moved
+# back to another place looks like instability at every border.
+_MISFIT_CELLS = 0.125
+
 
 @dataclass(frozen=True)
 class Source:
@@ -165,9 +169,9 @@ Filter = LowPass | WaveletShrinkage | Median | Diffusion | AngularStop
 class Moved:
     """The volume, or a filtered version of it, seen from another place.
 
-    Shifted by an odd number of seen voxels, `reach` at most, along every axis, and mirrored left-right if
-    `mirror`. The network meets the same anatomy on other cells of its strides (powers of two, so an odd shift
-    never falls on them); the answer is moved back.
+    Shifted by an odd number of cells of the working grid, `reach` at most, along every axis, and mirrored
+    left-right if `mirror`. The network meets the same anatomy on other cells of its strides (powers of two, so
+    an odd shift never falls on them); the answer is moved back.
     """
 
     reach: int
@@ -183,11 +187,22 @@ class Moved:
     def draw(self, source: Source, rng: np.random.Generator) -> Draw:
         """One draw."""
         volume = source.volume if self.inner is None else self.inner.draw(source, rng).volume
-        cells = (2 * rng.integers(0, (self.reach + 1) // 2, 3) + 1) * rng.choice((-1, 1), 3)
-        # A whole voxel of a coarse axis is no whole number of cells: leave such an axis in place.
-        cells = np.where(source.voxels_per_cell < 0.75, 0, cells)
-        k, j, i = cells.tolist()
+        picks, signs = rng.integers(0, (self.reach + 1) // 2, 3), rng.choice((-1, 1), 3)
+        fitting = [self._fitting(ratio) for ratio in source.voxels_per_cell]
+        k, j, i = (
+            int(sign) * counts[pick % len(counts)]
+            for counts, pick, sign in zip(fitting, picks, signs, strict=True)
+        )
         return _move(volume, source.grid, (k, j, i), self.mirror)
+
+    def _fitting(self, voxels_per_cell: float) -> list[int]:
+        """Shifts in cells that whole voxels can follow: odd ones if any do; else none, which is in place."""
+        fitting = []
+        for cells in range(1, self.reach + 1):
+            voxels = cells * voxels_per_cell
+            if round(voxels) and abs(round(voxels) - voxels) <= _MISFIT_CELLS * voxels_per_cell:
+                fitting.append(cells)
+        return [cells for cells in fitting if cells % 2] or fitting or [0]
 
 
 Version = Filter | Moved
