@@ -170,8 +170,8 @@ class Moved:
     """The volume, or a filtered version of it, seen from another place.
 
     Shifted by an odd number of cells of the working grid, `reach` at most, along every axis, and mirrored
-    left-right if `mirror`. The network meets the same anatomy on other cells of its strides (powers of two, so
-    an odd shift never falls on them); the answer is moved back.
+    left-right if `mirror`. The network meets the same anatomy on other cells of its strides (powers of two,
+    so an odd shift never falls on them); the answer is moved back.
     """
 
     reach: int
