@@ -6,9 +6,11 @@ that leave the anatomy alone. Evidence of an unusual scan is *novelty*. Nothing 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from MedShieldLib import converter, slabs
 from MedShieldLib.result import Verdict
@@ -21,6 +23,7 @@ PROFILE_EDGES = np.linspace(0.0, 0.5, 41)
 _BANDS = np.array([0.01, 0.04, 0.08, 0.13, 0.19, 0.25])
 # Below this soft volume (in cells) a structure is absent from both answers and there is nothing to compare.
 _ABSENT_CELLS = 8.0
+_SMALLEST_SCORE = 1e-6
 
 
 def disagreement(answer: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -112,12 +115,30 @@ class Normaliser:
         return np.linalg.norm((features - self.centre) @ self.whitening.T, axis=-1)
 
 
-def p_value(score: float, clean: np.ndarray) -> float:
-    """Conformal p-value: the share of clean scores at least as large, the score itself counted among them.
+def p_value(score: float, clean: np.ndarray, subjects: Sequence[str] = ()) -> float:
+    """The p-value of a score under clean scores; the larger of two where it is known whose scores they are.
 
-    If `score` comes from the same protocol as `clean`, P(p <= alpha) <= alpha (Vovk et al. 2005).
+    The conformal one is the share of clean scores at least as large, the score itself counted among them; if
+    `score` comes from the same protocol as `clean`, P(p <= alpha) <= alpha (Vovk et al. 2005). But several
+    scores of one subject are not independent, and a new subject differs from all of them. So with three
+    subjects or more the score must also be unusual for a new subject, see `predictive_p_value`.
     """
-    return float((1 + np.count_nonzero(clean >= score)) / (1 + len(clean)))
+    conformal = float((1 + np.count_nonzero(clean >= score)) / (1 + len(clean)))
+    return max(conformal, predictive_p_value(score, clean, subjects)) if len(set(subjects)) > 2 else conformal
+
+
+def predictive_p_value(score: float, clean: np.ndarray, subjects: Sequence[str]) -> float:
+    """How far a score lies in the upper tail for a new subject: Student's t of the log scores.
+
+    The variance is that between the subjects' means plus the mean one within subjects.
+    """
+    logs = np.log(np.maximum(clean, _SMALLEST_SCORE))
+    groups = [logs[np.array(subjects) == name] for name in dict.fromkeys(subjects)]
+    means = np.array([group.mean() for group in groups])
+    variance = means.var(ddof=1) + np.mean([group.var() for group in groups])
+    spread = np.sqrt(variance * (1 + 1 / len(groups))) + 1e-9
+    distance = (np.log(max(score, _SMALLEST_SCORE)) - means.mean()) / spread
+    return float(stats.t.sf(distance, len(groups) - 1))
 
 
 def verdict(p_attack: float, p_novelty: float, alpha: float) -> Verdict:

@@ -141,11 +141,12 @@ class Shield:
         )
 
     def _p_values(self, seen: Observation) -> tuple[float, float]:
-        scale = self.calibration.normaliser
-        features = np.array(list(seen.features.values()))
+        clean, scale = self.calibration, self.calibration.normaliser
+        instability = float(scale.instability(seen.disagreements))
+        novelty = float(scale.novelty(np.array(list(seen.features.values()))))
         return (
-            detector.p_value(float(scale.instability(seen.disagreements)), self.calibration.instability),
-            detector.p_value(float(scale.novelty(features)), self.calibration.novelty),
+            detector.p_value(instability, clean.instability, clean.subjects),
+            detector.p_value(novelty, clean.novelty, clean.subjects),
         )
 
     def _evidence(self, seen: Observation) -> tuple[EvidenceItem, ...]:
