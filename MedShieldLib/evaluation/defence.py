@@ -43,8 +43,11 @@ class Defence(Protocol):
         identity: changes whenever its opinions may change.
     """
 
-    name: str
-    identity: str
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def identity(self) -> str: ...  # noqa: D102
 
     def judge(self, target: Asked, volume: Volume, seed: int) -> Opinion:
         """Its opinion of a volume; `seed` is of whatever it draws at random."""
@@ -80,7 +83,9 @@ class Asked:
     """
 
     def __init__(self, target: Target) -> None:
-        self._target, self._volume, self._answer = target, None, None
+        self._target = target
+        self._volume: Volume | None = None
+        self._answer = np.empty(0)
         self.name, self.structures, self.sha256 = target.name, target.structures, target.sha256
         self.finest_mm = target.finest_mm
         self.extra, self.seconds = 0, 0.0

@@ -24,7 +24,8 @@ _REFINEMENT = ((2, 30.0), (4, 5.0), (cosine.BLOCK, 80.0))
 def gaussian(source: Source, strength: float) -> np.ndarray:
     """Gaussian blur; its standard deviation is `strength` seen voxels."""
     reach = np.float32(np.pi * strength * source.seen_mm)
-    return source.spectrum.filtered(np.exp(-2 * np.square(reach * source.spectrum.radius)))
+    spectrum = source.spectrum
+    return spectrum.filtered(lambda rows: np.exp(-2 * np.square(reach * spectrum.radius(rows))))
 
 
 def low_pass(source: Source, strength: float) -> np.ndarray:

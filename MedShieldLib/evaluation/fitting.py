@@ -9,7 +9,6 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -19,16 +18,11 @@ from MedShieldLib.observation import IsCancelled, Progress
 _CHECKPOINT_EVERY = 25
 
 
-class Stateful(Protocol):
-    """A network or an optimiser."""
-
-    def state_dict(self) -> Mapping: ...  # noqa: D102
-
-    def load_state_dict(self, state: Mapping) -> object: ...  # noqa: D102
+Parts = Mapping[str, torch.nn.Module | torch.optim.Optimizer]
 
 
 def fit(
-    parts: dict[str, Stateful],
+    parts: Parts,
     step: Callable[[int], None],
     steps: int,
     path: Path,
@@ -65,7 +59,7 @@ def fit(
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _resume(parts: dict[str, Stateful], path: Path) -> int:
+def _resume(parts: Parts, path: Path) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)  # tensors and numbers only, never objects
@@ -74,7 +68,7 @@ def _resume(parts: dict[str, Stateful], path: Path) -> int:
     return state["steps"]
 
 
-def _save(parts: dict[str, Stateful], steps: int, path: Path) -> None:
+def _save(parts: Parts, steps: int, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     torch.save({name: part.state_dict() for name, part in parts.items()} | {"steps": steps}, temporary)

@@ -11,6 +11,7 @@ import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from MedShieldLib.attacks import load_attack
 from MedShieldLib.attacks.base import Attack
@@ -52,7 +53,8 @@ def examine(shield: Shield, attack: Attack, head: Path, work: Path, eps: float, 
     volume = Volume.read(head)
     clean = shield.check_and_segment(volume)
     began = time.perf_counter()
-    attacked = attacked_volume(shield.target, attack, volume, work, eps, seed)
+    target = cast(DifferentiableTarget, shield.target)
+    attacked = attacked_volume(target, attack, volume, work, eps, seed)
     attack_s = time.perf_counter() - began
     began = time.perf_counter()
     after = shield.check_and_segment(attacked)

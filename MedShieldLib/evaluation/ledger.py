@@ -33,8 +33,8 @@ class Ledger:
         return self.rows.get(key)
 
     def add(self, key: str, row: dict) -> dict:
-        """Store a finished cell, on disk at once; returns the row as stored."""
-        row = {"key": key, **row}
+        """Store a finished cell, on disk at once; returns the row as stored: short numbers, none unknown."""
+        row = {"key": key, **{name: _short(value) for name, value in row.items() if value == value}}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             # The line break comes first, so that a line which was cut off spoils no other.
@@ -53,6 +53,10 @@ def key_of(*parts: object) -> str:
 def seed_of(*parts: object) -> int:
     """A seed in [0, 2^31) for one cell: the same in every run, whatever else is run."""
     return int(key_of(*parts), 16) % 2**31
+
+
+def _short(value: object) -> object:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _parsed(line: str) -> dict | None:

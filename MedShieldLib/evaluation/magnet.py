@@ -13,7 +13,7 @@ from torch import nn
 
 from MedShieldLib import converter
 from MedShieldLib.evaluation.defence import Asked, Opinion, Setting
-from MedShieldLib.evaluation.fitting import fit
+from MedShieldLib.evaluation.fitting import Parts, fit
 from MedShieldLib.targets.base import Target
 from MedShieldLib.volume import Volume
 
@@ -59,7 +59,7 @@ class MagNet:
             loss.backward()
             optimizer.step()
 
-        parts = {"network": network, "optimizer": optimizer}
+        parts: Parts = {"network": network, "optimizer": optimizer}
         path = setting.folder / "magnet.pt"
         sha256 = fit(parts, step, steps, path, setting.progress, setting.cancelled)
         return cls(network.eval(), f"magnet {sha256[:16]}")

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from MedShieldLib.export.agreement import dice
+from MedShieldLib.agreement import dice
 from MedShieldLib.volume import Segmentation
 
 Item = TypeVar("Item")

@@ -7,6 +7,7 @@ paper's authors); an autoencoder of clean volumes as reformer. MedShield's own p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -67,9 +68,9 @@ class Published:
             _duel(reconstruct, discriminate, optimizers, x, noisy)
 
         parts = {"reconstruct": reconstruct, "discriminate": discriminate}
-        parts |= {f"optimizer {n}": optimizer for n, optimizer in enumerate(optimizers)}
+        learners = {f"optimizer {n}": optimizer for n, optimizer in enumerate(optimizers)}
         path = setting.folder / "park-2020.pt"
-        sha256 = fit(parts, step, steps, path, setting.progress, setting.cancelled)
+        sha256 = fit({**parts, **learners}, step, steps, path, setting.progress, setting.cancelled)
         identity = f"park-2020 {sha256[:16]} {reformer.identity}"
         return cls(reconstruct.eval(), discriminate.eval(), reformer, identity)
 
@@ -122,7 +123,7 @@ def _discriminator() -> nn.Module:
 def _duel(
     reconstruct: nn.Module,
     discriminate: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
+    optimizers: Sequence[torch.optim.Optimizer],
     x: torch.Tensor,
     noisy: torch.Tensor,
 ) -> None:

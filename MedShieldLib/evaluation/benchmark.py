@@ -1,0 +1,274 @@
+"""The benchmark: every cell of a plan is measured once, remembered, and never measured again.
+
+What a run covers is in `plan.py`, what is made of the rows in `tables.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+from MedShieldLib import shifts
+from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.evaluation import dev_targets
+from MedShieldLib.evaluation.benign import SHIFTS
+from MedShieldLib.evaluation.defence import Asked, Defence, Setting
+from MedShieldLib.evaluation.heads import Head, Role, heads_for
+from MedShieldLib.evaluation.ledger import Ledger, key_of, seed_of
+from MedShieldLib.evaluation.metrics import mean_dice
+from MedShieldLib.evaluation.plan import Cell, Kind, Plan, duration
+from MedShieldLib.evaluation.preparation import Preparation, prepare
+from MedShieldLib.observation import IsCancelled, Progress
+from MedShieldLib.targets import DifferentiableTarget, Target, load_target
+from MedShieldLib.volume import Segmentation, Volume
+
+_LEDGER = "cells.jsonl"
+
+
+def run(
+    plan: Plan,
+    progress: Progress = lambda fraction, step: None,
+    cancelled: IsCancelled = lambda: False,
+) -> list[dict]:
+    """Measure what is missing of a plan; returns the rows of the whole plan.
+
+    A target that is not installed here is left out, and said so in `progress`.
+
+    Raises:
+        InputError: if no target of the plan can be loaded.
+        Cancelled: when asked to stop; the next run goes on where this one was.
+    """
+    ledger, rows = Ledger(plan.work / _LEDGER), []
+    benches = []
+    for name in plan.targets:
+        try:
+            benches.append(Bench(plan, load(name, plan.data), ledger, cancelled))
+        except InputError as error:
+            progress(0.0, f"Left out: {error}")
+    if not benches:
+        raise InputError("None of the targets can be loaded here; name others with --targets.")
+    watch = _Forecast(benches)
+    for bench in benches:
+        rows += bench.measured(lambda step, bench=bench: progress(*watch.before(bench, step)), watch.after)
+    return rows
+
+
+def load(name: str, data: Path | None) -> Target:
+    """A target by name: built in, or one of the development data's models.
+
+    Raises:
+        InputError: if it is not here.
+    """
+    if name in dev_targets.NAMES:
+        if data is None:
+            raise InputError(f"Target '{name}' comes with the development data; name its folder with --data.")
+        return dev_targets.load(name, data / "models")
+    return load_target(name)
+
+
+@dataclass
+class Bench:
+    """All that is measured on one target."""
+
+    plan: Plan
+    target: Target
+    ledger: Ledger
+    cancelled: IsCancelled
+    _volumes: dict[Head, Volume] = field(default_factory=dict)
+    _hashes: dict[Head, str] = field(default_factory=dict)
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """The plan's cells for this target; no attacks on one that shows no gradients."""
+        cells = self.plan.cells(self.target.name)
+        if isinstance(self.target, DifferentiableTarget):
+            return cells
+        return tuple(cell for cell in cells if cell.kind is not Kind.ATTACK)
+
+    def measured(self, before, after) -> list[dict]:
+        """The rows of all cells; `before` and `after` hear of each cell that has to be measured."""
+        defences = self._defences(before)
+        asked, rows = Asked(self.target), []
+        for cell in self.cells:
+            missing = [d for d in defences if self.ledger.get(self._key(cell, d)) is None]
+            if missing:
+                before(cell.title)
+                began = time.perf_counter()
+                self._measure(cell, missing, asked, before)
+                after(self, cell, time.perf_counter() - began)
+            else:
+                after(self, cell, None)
+            rows += [self.ledger.rows[self._key(cell, d)] for d in defences]
+        return rows
+
+    def _measure(self, cell: Cell, defences: list[Defence], asked: Asked, say) -> None:
+        """Show one volume to the defences that have not seen it."""
+        try:
+            volume = self.volume(cell.head)
+            facts: dict = {}
+            if cell.kind is Kind.ATTACK:
+                reference = self._clean_answer(asked, cell.head)
+                volume, facts = self._attacked(cell)
+            elif cell.name and not cell.head.shift:
+                volume = self._shifted(cell)
+            plain = asked.segmentation(asked.about(volume), volume)
+        except InputError as error:  # the target finds nothing to attack, or cannot segment what a shift left
+            for defence in defences:
+                self._add(cell, defence, {"skipped": str(error)})
+            return
+        if cell.kind is not Kind.ATTACK:
+            reference = plain
+        facts["dice_original"] = mean_dice(plain, reference)
+        for defence in defences:
+            if self.cancelled():
+                raise Cancelled
+            say(f"{cell.title}: {defence.name}")
+            self._add(cell, defence, facts | self._judged(cell, defence, asked, volume, reference))
+
+    def _judged(
+        self, cell: Cell, defence: Defence, asked: Asked, volume: Volume, reference: Segmentation
+    ) -> dict:
+        asked.about(volume)
+        began = time.perf_counter()
+        opinion = defence.judge(asked, volume, self._seed(cell))
+        own = time.perf_counter() - began - asked.seconds
+        dice = float("nan")
+        if opinion.defended is not None and cell.kind is not Kind.CALIBRATION:
+            dice = mean_dice(opinion.defended(), reference)
+        return {
+            "score": opinion.score,
+            "p_attack": opinion.p_attack,
+            "p_novelty": opinion.p_novelty,
+            "dice_defended": dice,
+            "extra_inferences": asked.extra,
+            "target_s": asked.seconds,
+            "own_s": own,
+        }
+
+    def volume(self, head: Head) -> Volume:
+        """A head's clean volume."""
+        if head not in self._volumes:
+            volume = head.read()
+            volume.require_checkable()
+            self._volumes[head] = volume
+        return self._volumes[head]
+
+    def _clean_answer(self, asked: Asked, head: Head) -> Segmentation:
+        volume = self.volume(head)
+        return asked.segmentation(asked.about(volume), volume)
+
+    def _shifted(self, cell: Cell) -> Volume:
+        if cell.kind is Kind.CALIBRATION:
+            shift = next(s for s in shifts.CALIBRATION if s.__name__ == cell.name)
+        else:
+            shift = SHIFTS[cell.name]
+        return shifts.apply(shift, self.volume(cell.head), self._seed(cell))
+
+    def _attacked(self, cell: Cell) -> tuple[Volume, dict]:
+        """The attacked volume, from the work folder if it is there, and facts about the attack."""
+        key = key_of("attacked", *self._identity(cell))
+        path = self.plan.work / "attacked" / f"{key}.nrrd"
+        row = self.ledger.get(key)
+        if row is None or not path.exists():
+            attack = self.preparation.attack(cell.name, cell.eps / 255)
+            clean = self.volume(cell.head)
+            result = attack(
+                cast(DifferentiableTarget, self.target),
+                clean,
+                cell.eps / 255,
+                seed=self._seed(cell),
+                cancelled=self.cancelled,
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            result.volume.write(path)
+            row = self.ledger.add(
+                key,
+                {
+                    "linf": result.linf,
+                    "l2": result.l2,
+                    "ssim": result.ssim,
+                    "passes": result.passes,
+                    "attack_s": result.seconds,
+                },
+            )
+        return Volume.read(path), {name: value for name, value in row.items() if name != "key"}
+
+    @cached_property
+    def preparation(self) -> Preparation:
+        """Defences and attacks of this target."""
+        heads = heads_for(self.target.name, self.plan.data)
+        learn = [h.subject for h in heads if h.role is Role.LEARN]
+        clean = {h.subject: self.volume(h) for h in heads if h.role is not Role.TEST}
+        folder = self.plan.work / "prepared" / f"{self.target.name}-{self.target.sha256[:8]}"
+        setting = Setting(self.target, tuple(clean.items()), folder, self.plan.seed, cancelled=self.cancelled)
+        return prepare(setting, learn)
+
+    def _defences(self, say) -> list[Defence]:
+        ready = []
+        for name in self.plan.defences:
+            say(f"preparing {name}")
+            ready.append(self.preparation.defence(name))
+        return ready
+
+    def _add(self, cell: Cell, defence: Defence, facts: dict) -> None:
+        described = {
+            "target": self.target.name,
+            "subject": cell.head.subject,
+            "kind": cell.kind.value,
+            "name": cell.name,
+            "eps": cell.eps,
+            "draw": cell.draw,
+            "defence": defence.name,
+        }
+        self.ledger.add(self._key(cell, defence), described | facts)
+
+    def _identity(self, cell: Cell) -> tuple:
+        """All that decides which volume the defences see."""
+        head = self._hashes.get(cell.head) or self.volume(cell.head).sha256()
+        self._hashes[cell.head] = head
+        return (self.target.sha256, head, cell.kind.value, cell.name, cell.eps, cell.draw, self.plan.seed)
+
+    def _key(self, cell: Cell, defence: Defence) -> str:
+        return key_of(*self._identity(cell), defence.identity)
+
+    def _seed(self, cell: Cell) -> int:
+        """The same for all bounds, so that the curve over eps compares like with like."""
+        return seed_of(self.plan.seed, cell.head.subject, cell.kind.value, cell.name, cell.draw)
+
+
+class _Forecast:
+    """How far a run is, and how long the rest takes, from the cells measured so far."""
+
+    def __init__(self, benches: list[Bench]) -> None:
+        self.left = {
+            bench.target.name: sum(cell.cost(len(bench.plan.defences)) for cell in bench.cells)
+            for bench in benches
+        }
+        self.total = sum(self.left.values())
+        self.pace: dict[str, tuple[float, float]] = {}
+
+    def before(self, bench: Bench, step: str) -> tuple[float, str]:
+        """Progress and what is under way."""
+        fraction = 1 - sum(self.left.values()) / self.total
+        return fraction, f"{bench.target.name}: {step}{self._rest()}"
+
+    def after(self, bench: Bench, cell: Cell, seconds: float | None) -> None:
+        """A cell is done; `seconds` is None if it was known already."""
+        cost, name = cell.cost(len(bench.plan.defences)), bench.target.name
+        self.left[name] -= cost
+        if seconds is not None:
+            spent, done = self.pace.get(name, (0.0, 0.0))
+            self.pace[name] = spent + seconds, done + cost
+
+    def _rest(self) -> str:
+        """What is left of the targets whose pace is known, and how many are not."""
+        if not self.pace:
+            return ""
+        known = {name: spent / done for name, (spent, done) in self.pace.items()}
+        seconds = sum(known[name] * cost for name, cost in self.left.items() if name in known)
+        unknown = sum(1 for name, cost in self.left.items() if name not in known and cost > 0)
+        more = f", and {unknown} targets more" if unknown else ""
+        return f" ({duration(seconds)} left{more})"

@@ -1,0 +1,190 @@
+"""What a benchmark run covers: targets, heads, attacks, bounds, shifts and defences, and the cells they make.
+
+How a cell is measured is in `benchmark.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from MedShieldLib import shifts
+from MedShieldLib.attacks import ATTACKS, load_attack
+from MedShieldLib.errors import InputError
+from MedShieldLib.evaluation.benign import SHIFTS
+from MedShieldLib.evaluation.heads import Head, Role, heads_for
+
+TARGETS = ("brain-tissue", "torchio-unet", "deepbet-coarse", "meshnet-model5", "meshnet-model11", "deepbet")
+DEFENCES = (
+    "none",
+    "gaussian",
+    "median",
+    "bit-depth",
+    "jpeg",
+    "low-pass",
+    "visu-shrink",
+    "frequency-refinement",
+    "magnet",
+    "spectrum-only",
+    "park-2020",
+    "shield-quick",
+    "shield",
+)
+QUICK_DEFENCES = ("none", "gaussian", "frequency-refinement", "spectrum-only", "shield-quick", "shield")
+# These are made before a volume is attacked, from other volumes or on another target.
+PREPARED = ("universal", "transfer")
+
+
+class Kind(str, Enum):
+    """What was done to a volume before the defences saw it."""
+
+    CALIBRATION = "calibration"
+    CLEAN = "clean"
+    SHIFT = "shift"
+    ATTACK = "attack"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One volume in one state, to be shown to all defences.
+
+    Attributes:
+        kind: what kind of state.
+        head: the volume.
+        name: of the shift or attack (see `parse_attack`); "" when clean.
+        eps: the attack's bound in 255ths of the target's window.
+        draw: which of several random draws of a shift.
+    """
+
+    kind: Kind
+    head: Head
+    name: str = ""
+    eps: float = 0.0
+    draw: int = 0
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        bound = f" {self.eps:g}/255" if self.kind is Kind.ATTACK else ""
+        return f"{self.head.subject}, {self.name or self.kind.value}{bound}"
+
+    def cost(self, defences: int) -> float:
+        """Roughly, in inferences."""
+        passes = expected_passes(self.name) if self.kind is Kind.ATTACK else 0
+        return 3 * passes + 2 * defences
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One benchmark run.
+
+    Attributes:
+        data: folder of development data; None uses MNI152 alone.
+        work: for finished cells, attacked volumes and what defences learned.
+        targets: names, see `TARGETS`.
+        attacks: as for `parse_attack`.
+        eps: L-infinity bounds in 255ths of the target's window.
+        defences: names, see `DEFENCES`.
+        shifts: benign shifts by name, see `benign.SHIFTS`.
+        draws: of each shift on each head.
+        heads: subjects to test on; empty for all.
+        seed: of everything random.
+    """
+
+    data: Path | None
+    work: Path
+    targets: tuple[str, ...] = TARGETS
+    attacks: tuple[str, ...] = tuple(ATTACKS)
+    eps: tuple[float, ...] = (2, 4, 8)
+    defences: tuple[str, ...] = DEFENCES
+    shifts: tuple[str, ...] = tuple(SHIFTS)
+    draws: int = 2
+    heads: tuple[str, ...] = field(default=())
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for kind, names, known in (
+            ("defence", self.defences, DEFENCES),
+            ("shift", self.shifts, SHIFTS),
+        ):
+            for name in names:
+                if name not in known:
+                    raise InputError(f"There is no {kind} '{name}'; use some of {', '.join(known)}.")
+        for attack in self.attacks:
+            expected_passes(attack)
+
+    @classmethod
+    def quick(cls, work: Path, seed: int = 0) -> Plan:
+        """A run of minutes that needs nothing but the package: it shows that all works, not how well."""
+        return cls(
+            data=None,
+            work=work,
+            targets=("brain-tissue",),
+            attacks=("fgsm", "pgd:steps=10"),
+            eps=(4, 8),
+            defences=QUICK_DEFENCES,
+            shifts=("rician-noise-3", "gamma", "jpeg"),
+            draws=1,
+            seed=seed,
+        )
+
+    def cells(self, target_name: str) -> tuple[Cell, ...]:
+        """All cells of one target, those of one head together."""
+        heads = heads_for(target_name, self.data, self.heads)
+        return tuple(cell for head in heads for cell in self._cells_of(head))
+
+    def _cells_of(self, head: Head) -> Iterator[Cell]:
+        if head.role is Role.CALIBRATE:
+            yield from (Cell(Kind.CALIBRATION, head, shift.__name__) for shift in shifts.CALIBRATION)
+        elif head.role is Role.TEST and head.shift:
+            yield Cell(Kind.SHIFT, head, head.shift)
+        elif head.role is Role.TEST:
+            yield Cell(Kind.CLEAN, head)
+            for name in self.attacks:
+                yield from (Cell(Kind.ATTACK, head, name, eps) for eps in self.eps)
+            for name in self.shifts:
+                yield from (Cell(Kind.SHIFT, head, name, draw=draw) for draw in range(self.draws))
+
+
+def parse_attack(text: str) -> tuple[str, dict]:
+    """Name and parameters of an attack written as "name" or "name:parameter=value,...".
+
+    Raises:
+        InputError: if it is written otherwise.
+    """
+    name, _, rest = text.partition(":")
+    parameters: dict = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"'{text}' is no attack; write it like pgd:steps=100,restarts=2.")
+        parameters[key] = _number(value)
+    return name, parameters
+
+
+def expected_passes(text: str) -> int:
+    """About how often an attack runs the target's network.
+
+    Raises:
+        InputError: if there is no such attack, or it has no such parameter.
+    """
+    name, parameters = parse_attack(text)
+    return 40 if name in PREPARED else load_attack(name, **parameters).expected_passes
+
+
+def duration(seconds: float) -> str:
+    """For people: "3 h 20 min"."""
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

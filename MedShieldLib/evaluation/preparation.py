@@ -1,0 +1,111 @@
+"""What is made ready for one target before anything is measured: defences that learn, fitted attacks.
+
+Everything that takes long is kept in a folder for the next run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import cast
+
+from MedShieldLib.attacks import load_attack
+from MedShieldLib.attacks.base import Attack
+from MedShieldLib.attacks.transfer import Transfer
+from MedShieldLib.attacks.universal import Universal
+from MedShieldLib.calibration import Calibration
+from MedShieldLib.evaluation.baselines import FILTERS, Filtered, Undefended
+from MedShieldLib.evaluation.defence import Defence, Setting
+from MedShieldLib.evaluation.magnet import MagNet
+from MedShieldLib.evaluation.plan import parse_attack
+from MedShieldLib.evaluation.published import Published
+from MedShieldLib.evaluation.shielded import Shielded, calibration_for
+from MedShieldLib.evaluation.spectrum import SpectrumDetector
+from MedShieldLib.targets import DifferentiableTarget, Target, load_target
+
+# A universal perturbation is fitted on so many heads.
+_ENOUGH = 4
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Defences and attacks for one target.
+
+    Attributes:
+        learning: with the heads that a defence may learn from.
+        calibrating: with all clean heads: the shield's own calibration needs no heads apart.
+    """
+
+    learning: Setting
+    calibrating: Setting
+
+    def defence(self, name: str) -> Defence:
+        """A defence by name, ready for the target.
+
+        Raises:
+            Cancelled: when asked to stop; a later call goes on.
+        """
+        if name == "none":
+            return Undefended()
+        if name == "shield":
+            return Shielded(self._calibration)
+        if name == "shield-quick":
+            return Shielded.quick(self._calibration)
+        learned: dict[str, Callable[[Setting], Defence]] = {
+            "magnet": MagNet.fit,
+            "spectrum-only": SpectrumDetector.fit,
+            "park-2020": Published.fit,
+        }
+        if name in learned:
+            return learned[name](self.learning)
+        return Filtered.fit(next(family for family in FILTERS if family.name == name), self.learning)
+
+    def attack(self, text: str, eps: float) -> Attack:
+        """An attack by its text (see `plan.parse_attack`), ready for the bound `eps`.
+
+        Raises:
+            Cancelled: when asked to stop.
+        """
+        name, parameters = parse_attack(text)
+        if name == "transfer":
+            return Transfer(_surrogate(self.learning.target))
+        return self._universal(eps) if name == "universal" else load_attack(name, **parameters)
+
+    @cached_property
+    def _calibration(self) -> Calibration:
+        return calibration_for(self.calibrating)
+
+    def _universal(self, eps: float) -> Universal:
+        from safetensors.torch import load_file, save_file
+
+        setting = self.learning
+        path = setting.folder / f"universal-{eps * 255:g}.safetensors"
+        if not path.exists():
+            heads = [volume for _, volume in setting.clean[:_ENOUGH]]
+            fitted = Universal.fit(
+                cast(DifferentiableTarget, setting.target),
+                heads,
+                eps,
+                seed=setting.seed,
+                progress=setting.progress,
+                cancelled=setting.cancelled,
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.part")
+            save_file({"pattern": fitted.pattern.contiguous()}, temporary)
+            os.replace(temporary, path)
+        return Universal(load_file(path)["pattern"])
+
+
+def _surrogate(target: Target) -> DifferentiableTarget:
+    """A model of a related task that anybody can get."""
+    surrogate = load_target("deepbet-coarse" if target.name == "brain-tissue" else "brain-tissue")
+    return cast(DifferentiableTarget, surrogate)
+
+
+def prepare(setting: Setting, learn: list[str]) -> Preparation:
+    """From all clean heads; `learn` names the subjects that defences may learn from."""
+    mine = [(subject, volume) for subject, volume in setting.clean if subject in learn]
+    return Preparation(replace(setting, clean=mine), setting)

@@ -1,0 +1,342 @@
+"""BENCHMARK.md: the figures of merit of a run, with intervals over subjects, in tables and plots.
+
+What is counted as what is in `rows.py`; the plots are drawn in `plots.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from MedShieldLib import __version__
+from MedShieldLib.evaluation.baselines import write_text
+from MedShieldLib.evaluation.metrics import Estimate, auroc, over_subjects
+from MedShieldLib.evaluation.plan import Kind, Plan
+from MedShieldLib.evaluation.rows import ALPHA, EFFECTIVE, Row, grouped, rows_of, write_csv
+
+SHIELD = "shield"
+# Dice lost unnoticed that counts as a silent failure, by bound in 255ths.
+SILENT_DROP: dict[float, float] = {2: 0.05, 4: 0.05, 8: 0.10}
+
+
+def write_report(measured: list[dict], plan: Plan, folder: Path, command: str) -> Path:
+    """Write benchmark.csv, the plots and BENCHMARK.md to `folder`; returns the last.
+
+    Args:
+        measured: what `benchmark.run` returned.
+        plan: that it ran.
+        folder: what is there already is replaced.
+        command: stands above the figures.
+    """
+    from MedShieldLib.evaluation.plots import draw_all
+
+    rows, skipped = rows_of(measured)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(rows, folder / "benchmark.csv")
+    pictures = draw_all(rows, folder)
+    path = folder / "BENCHMARK.md"
+    write_text(path, report(rows, skipped, plan, pictures, command))
+    return path
+
+
+def report(rows: list[Row], skipped: list[str], plan: Plan, pictures: dict[str, str], command: str) -> str:
+    """The text of BENCHMARK.md; `pictures` are titles and file names."""
+    tests = [r for r in rows if r.kind is not Kind.CALIBRATION]
+    parts = [
+        "# Benchmark",
+        _preamble(tests, plan, command),
+        "## Goals",
+        _goals(tests),
+        "## Attacks",
+        "Dice of the target alone on attacked volumes, against its answer to the clean ones; L-infinity is "
+        "as achieved, in 255ths of the target's window. Effective: Dice drop of at least "
+        f"{EFFECTIVE:g}; only these count in the figures of detection.",
+        attacks(tests),
+        "## Detection",
+        f"Share of effective attacks that raise an alarm at {ALPHA:.0%}; AUROC against clean and shifted "
+        "volumes of the same target (mean and worst over pairs of attack and target), and against clean "
+        "ones alone.",
+        detection(tests),
+        f"By attack, {SHIELD}:",
+        detection_by_attack(tests),
+        "## Defended segmentation",
+        "Dice on attacked volumes against the clean answer: always on, and gated by the detector.",
+        defended(tests),
+        "On clean volumes, points of Dice lost:",
+        harm(tests),
+        "## False alarms",
+        f"Share of benign volumes that {SHIELD} calls an attack, or out of distribution, at {ALPHA:.0%}; and "
+        "of the other detectors, attack alarms alone.",
+        false_alarms(tests),
+        "## Silent failures",
+        "No attack alarm, and more Dice lost in what the user is given than .05 (.10 at 8/255).",
+        silent_failures(tests),
+        "## Cost",
+        cost(tests),
+    ]
+    for title, name in pictures.items():
+        parts += [f"## {title}", f"![{title}]({name})"]
+    if skipped:
+        parts += ["## Left out", "\n".join(f"- {reason}" for reason in skipped)]
+    return "\n\n".join(parts) + "\n"
+
+
+def attacks(rows: Sequence[Row]) -> str:
+    """Per target, attack and bound: how strong it was."""
+    lines = []
+    mine = [r for r in rows if r.kind is Kind.ATTACK and r.defence == rows[0].defence]
+    for (target, name, eps), group in grouped(mine, lambda r: (r.target, r.name, r.eps)).items():
+        dice = _estimate(group, lambda g: _mean(r.dice_original for r in g))
+        lines.append(
+            (
+                target,
+                name,
+                f"{eps:g}",
+                _figure(dice),
+                f"{sum(r.effective for r in group)} of {len(group)}",
+                f"{255 * max(r.facts['linf'] for r in group):.2f}",
+                f"{_mean(r.facts['ssim'] for r in group):.3f}",
+                f"{_mean(r.facts['passes'] for r in group):.0f}",
+                f"{_mean(r.facts['attack_s'] for r in group):.0f}",
+            )
+        )
+    headings = ("target", "attack", "eps", "Dice", "effective", "L-inf", "SSIM", "passes", "s")
+    return _table(headings, lines)
+
+
+def detection(rows: Sequence[Row]) -> str:
+    """Per defence: AUROC and detection rates."""
+    bounds = _bounds(rows)
+    lines = []
+    for defence, group in _with_detector(rows).items():
+        pairs = auroc_by_pair(group)
+        rates = [_figure(detection_rate(group, eps)) for eps in bounds]
+        lines.append(
+            (
+                defence,
+                f"{_mean(pairs.values()):.3f}",
+                f"{min(pairs.values(), default=math.nan):.3f}",
+                f"{_mean(auroc_by_pair(group, shifted=False).values()):.3f}",
+                *rates,
+            )
+        )
+    eps_headings = [f"eps {eps:g}" for eps in bounds]
+    return _table(("defence", "AUROC mean", "worst", "clean only", *eps_headings), lines)
+
+
+def detection_by_attack(rows: Sequence[Row]) -> str:
+    """Of the shield: AUROC and detection rates of every pair of target and attack."""
+    mine = [r for r in rows if r.defence == SHIELD]
+    pairs, bounds = auroc_by_pair(mine), _bounds(rows)
+    lines = []
+    for (target, name), area in pairs.items():
+        group = [r for r in mine if (r.target, r.name) == (target, name)]
+        rates = [_figure(detection_rate(group, eps)) for eps in bounds]
+        lines.append((target, name, f"{area:.3f}", *rates))
+    return _table(("target", "attack", "AUROC", *(f"eps {eps:g}" for eps in bounds)), lines)
+
+
+def defended(rows: Sequence[Row]) -> str:
+    """Per target and defence: Dice on attacked volumes, by bound."""
+    bounds, lines = _bounds(rows), []
+    attacked = [r for r in rows if r.kind is Kind.ATTACK]
+    for (target, defence), group in grouped(attacked, lambda r: (r.target, r.defence)).items():
+        cells = []
+        for dice in ("dice_defended", "dice_given"):
+            for eps in bounds:
+                at = [r for r in group if r.eps == eps]
+                cells.append(_figure(_estimate(at, partial(_mean_of, dice))))
+        lines.append((target, defence, *cells))
+    headings = [f"{mode}, eps {eps:g}" for mode in ("always on", "gated") for eps in bounds]
+    return _table(("target", "defence", *headings), lines)
+
+
+def harm(rows: Sequence[Row]) -> str:
+    """Per target and defence: what it costs when nothing is wrong, in points of Dice."""
+    clean = [r for r in rows if r.kind is Kind.CLEAN]
+    lines = []
+    for (target, defence), group in grouped(clean, lambda r: (r.target, r.defence)).items():
+        always = _estimate(group, lambda g: 100 * (1 - _mean(r.dice_defended for r in g)))
+        gated = _estimate(group, lambda g: 100 * (1 - _mean(r.dice_given for r in g)))
+        lines.append((target, defence, _figure(always, 1), _figure(gated, 1)))
+    return _table(("target", "defence", "always on", "gated"), lines)
+
+
+def false_alarms(rows: Sequence[Row]) -> str:
+    """Per shift: share of alarms."""
+    benign = [r for r in rows if r.kind in (Kind.CLEAN, Kind.SHIFT)]
+    others = [d for d in _with_detector(benign) if d != SHIELD]
+    lines = []
+    for name, group in grouped(benign, lambda r: r.name or "none").items():
+        mine = [r for r in group if r.defence == SHIELD]
+        rates = [_share([r.alarm for r in group if r.defence == d]) for d in others]
+        attack = _estimate(mine, lambda g: _mean(r.alarm for r in g))
+        novel = _share([r.unusual for r in mine])
+        lines.append((name, str(len(mine)), _figure(attack), novel, *rates))
+    return _table(("shift", "volumes", "attack", "out of distribution", *others), lines)
+
+
+def silent_failures(rows: Sequence[Row]) -> str:
+    """Per defence and attack: share of silent failures by bound, with the passes that the attack spent."""
+    bounds, lines = _bounds(rows), []
+    attacked = [r for r in rows if r.kind is Kind.ATTACK]
+    for (defence, name), group in grouped(attacked, lambda r: (r.defence, r.name)).items():
+        rates = [_figure(silent_rate(group, eps)) for eps in bounds]
+        extra = _mean(r.extra_inferences for r in group)
+        passes = _mean(r.facts["passes"] for r in group)
+        lines.append((defence, f"{extra:.0f}", name, f"{passes:.0f}", *rates))
+    headings = ("defence", "extra inferences", "attack", "passes", *(f"eps {eps:g}" for eps in bounds))
+    return _table(headings, lines)
+
+
+def cost(rows: Sequence[Row]) -> str:
+    """Per target and defence: extra inferences and own time beside them."""
+    lines = []
+    for (target, defence), group in grouped(rows, lambda r: (r.target, r.defence)).items():
+        inferences = _mean(r.extra_inferences for r in group)
+        target_s, own_s = _mean(r.target_s for r in group), _mean(r.own_s for r in group)
+        lines.append((target, defence, f"{inferences:.0f}", f"{target_s:.1f}", f"{own_s:.1f}"))
+    return _table(("target", "defence", "extra inferences", "s in the target", "s of its own"), lines)
+
+
+def auroc_by_pair(rows: Sequence[Row], shifted: bool = True) -> dict[tuple[str, str], float]:
+    """AUROC of one defence for every (target, attack) with effective attacks, all bounds together.
+
+    Against the target's clean volumes, and the benignly shifted ones unless `shifted` is False.
+    """
+    kinds = (Kind.CLEAN, Kind.SHIFT) if shifted else (Kind.CLEAN,)
+    negatives = grouped((r for r in rows if r.kind in kinds), lambda r: r.target)
+    effective = [r for r in rows if r.kind is Kind.ATTACK and r.effective]
+    return {
+        (target, name): auroc([r.score for r in group], [r.score for r in negatives[target]])
+        for (target, name), group in grouped(effective, lambda r: (r.target, r.name)).items()
+        if target in negatives
+    }
+
+
+def detection_rate(rows: Sequence[Row], eps: float) -> Estimate:
+    """Share of effective attacks at one bound that raise an alarm."""
+    effective = [r for r in rows if r.kind is Kind.ATTACK and r.eps == eps and r.effective]
+    return _estimate(effective, lambda g: _mean(r.alarm for r in g))
+
+
+def silent_rate(rows: Sequence[Row], eps: float) -> Estimate:
+    """Share of attacks at one bound that fail silently."""
+    drop = SILENT_DROP.get(eps, EFFECTIVE)
+    at = [r for r in rows if r.kind is Kind.ATTACK and r.eps == eps]
+    return _estimate(at, lambda g: _mean(r.silent_failure(drop) for r in g))
+
+
+def _goals(rows: Sequence[Row]) -> str:
+    """The figures that decide, of the shield alone, beside what was aimed at."""
+    mine = [r for r in rows if r.defence == SHIELD]
+    if not mine:
+        return "The shield was not among the defences of this run."
+    pairs = auroc_by_pair(mine)
+    attacked, clean = ([r for r in mine if r.kind is kind] for kind in (Kind.ATTACK, Kind.CLEAN))
+    alarms = [
+        _mean(r.alarm for r in group)
+        for group in grouped((r for r in mine if r.kind is Kind.SHIFT), lambda r: r.name).values()
+    ]
+    lines = [
+        ("AUROC, mean / worst pair", ">= .995 / >= .97", _pair(_mean(pairs.values()), _least(pairs.values())))
+    ]
+    for eps, goal in ((2, ".90"), (4, ".98"), (8, "1.0")):
+        found = detection_rate(mine, eps)
+        lines.append((f"detection at {ALPHA:.0%}, eps {eps}", f">= {goal}", _figure(found)))
+    lines.append(
+        ("false alarms per shift, mean / worst", "<= .05 / <= .06", _pair(_mean(alarms), _most(alarms)))
+    )
+    for eps, goal in ((4, ".96"), (8, ".93")):
+        pairs_of_eps = grouped((r for r in attacked if r.eps == eps), lambda r: (r.target, r.name))
+        means = [_mean(r.dice_given for r in group) for group in pairs_of_eps.values()]
+        lines.append(
+            (
+                f"defended / clean Dice, eps {eps}, mean / worst pair",
+                f">= {goal}",
+                _pair(_mean(means), _least(means)),
+            )
+        )
+    lost = [100 * (1 - _mean(values)) for values in _given_and_defended(clean)]
+    lines.append(("clean Dice lost, points, gated / always on", "<= .2 / <= 1.5", _pair(*lost)))
+    lines.append(("extra inferences of a check", "<= 6", f"{_mean(r.extra_inferences for r in mine):.0f}"))
+    return _table(("figure", "goal", "measured"), lines)
+
+
+def _given_and_defended(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
+    return [r.dice_given for r in rows], [r.dice_defended for r in rows]
+
+
+def _preamble(rows: Sequence[Row], plan: Plan, command: str) -> str:
+    subjects = grouped(rows, lambda r: r.target)
+    lines = [
+        f"Written by `{command}`, MedShield {__version__}, seed {plan.seed}. Brackets hold 95 % intervals by "
+        "bootstrap over subjects; a range over few subjects is itself uncertain.",
+        "",
+    ]
+    for target, group in subjects.items():
+        names = sorted({r.subject for r in group if r.kind is Kind.CLEAN})
+        lines.append(f"- {target}: tested on {len(names)} subjects ({', '.join(names)})")
+    if plan.data is None:
+        lines += ["", "**A trial run on one head that the target was trained on: it shows that all works.**"]
+    return "\n".join(lines)
+
+
+def _with_detector(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found = grouped(rows, lambda r: r.defence)
+    return {d: group for d, group in found.items() if not all(math.isnan(r.score) for r in group)}
+
+
+def _bounds(rows: Iterable[Row]) -> list[float]:
+    return sorted({r.eps for r in rows if r.kind is Kind.ATTACK})
+
+
+def _estimate(rows: Sequence[Row], statistic: Callable[[list[Row]], float]) -> Estimate:
+    return over_subjects(grouped(rows, lambda r: r.subject), statistic)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return float(np.mean(found)) if found else math.nan
+
+
+def _mean_of(attribute: str, rows: list[Row]) -> float:
+    return _mean(getattr(row, attribute) for row in rows)
+
+
+def _least(values: Iterable[float]) -> float:
+    return min(values, default=math.nan)
+
+
+def _most(values: Iterable[float]) -> float:
+    return max(values, default=math.nan)
+
+
+def _share(found: Sequence[bool]) -> str:
+    return _number(_mean(found), 2)
+
+
+def _pair(first: float, second: float) -> str:
+    return f"{_number(first, 3)} / {_number(second, 3)}"
+
+
+def _figure(estimate: Estimate, digits: int = 2) -> str:
+    text = _number(estimate.value, digits)
+    if math.isnan(estimate.low):
+        return text
+    return f"{text} [{_number(estimate.low, digits)}, {_number(estimate.high, digits)}]"
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    body = ["| " + " | ".join(line) + " |" for line in lines]
+    if not body:
+        return "Nothing was measured."
+    return "\n".join(["| " + " | ".join(headings) + " |", "|" + " --- |" * len(headings), *body])

@@ -1,0 +1,174 @@
+"""The benchmark as it is run: measured once, resumed, and reported; on a network that is easy to fool."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from MedShieldLib import demo
+from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.evaluation import benchmark, tables
+from MedShieldLib.evaluation.heads import Role, heads_for
+from MedShieldLib.evaluation.ledger import Ledger
+from MedShieldLib.evaluation.plan import Kind, Plan, duration, parse_attack
+from MedShieldLib.evaluation.rows import rows_of
+from MedShieldLib.targets.network import NetworkTarget
+from MedShieldLib.volume import Structure
+
+DEFENCES = ("none", "low-pass", "spectrum-only", "shield")
+
+
+def nervous_network() -> NetworkTarget:
+    """Bright tissue at 4 mm, swayed by checkerboards, which anatomy hardly has and a low-pass removes."""
+    layer, bend = torch.nn.Conv3d(1, 2, 3, padding=1), torch.tensor([-1.0, 2.0, -1.0])
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[1, 0] = 0.4 * torch.einsum("k,j,i->kji", bend, bend, bend)
+        layer.weight[1, 0, 1, 1, 1] += 1
+        layer.weight *= 40
+        layer.bias.copy_(40 * torch.tensor([0.0, -0.5]))
+    return NetworkTarget("toy", layer, (Structure(1, "Bright", (1.0, 1.0, 0.0)),), "0" * 64, (4.0,) * 3)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "RESOLUTION_MM", 4)
+        patch.setattr(benchmark, "load", lambda name, data: nervous_network())
+        yield
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> Plan:
+    return Plan(
+        data=None,
+        work=tmp_path_factory.mktemp("work"),
+        targets=("toy",),
+        attacks=("pgd:steps=5", "fgsm"),
+        eps=(1, 8),
+        defences=DEFENCES,
+        shifts=("gamma", "matrix-size"),
+        draws=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def interrupted(toy, plan) -> int:
+    """A run that is stopped in the middle; how many cells it had finished."""
+
+    class Stop:
+        asked = False
+
+    def progress(fraction: float, step: str) -> None:
+        Stop.asked = "pgd" in step and "low-pass" in step
+
+    with pytest.raises(Cancelled):
+        benchmark.run(plan, progress, lambda: Stop.asked)
+    return len(Ledger(plan.work / "cells.jsonl").rows)
+
+
+@pytest.fixture(scope="module")
+def measured(toy, plan, interrupted) -> list[dict]:
+    return benchmark.run(plan)
+
+
+def test_a_stopped_run_goes_on_without_measuring_anything_twice(plan, measured, interrupted):
+    lines = [json.loads(line) for line in (plan.work / "cells.jsonl").read_text().splitlines() if line]
+    assert 0 < interrupted < len(lines)
+    assert len({line["key"] for line in lines}) == len(lines)
+
+
+def test_a_finished_run_is_only_read_again(toy, plan, measured):
+    before = (plan.work / "cells.jsonl").read_bytes()
+    steps: list[str] = []
+    assert benchmark.run(plan, lambda fraction, step: steps.append(step)) == measured
+    assert (plan.work / "cells.jsonl").read_bytes() == before
+    assert all("preparing" in step for step in steps)
+
+
+def test_a_line_that_was_cut_off_is_measured_again(toy, plan, measured):
+    path = plan.work / "cells.jsonl"
+    text = path.read_text()
+    path.write_text(text[:-40])
+    benchmark.run(plan)
+    assert len(Ledger(path).rows) == len([line for line in text.splitlines() if line])
+
+
+def test_every_cell_is_measured_by_every_defence(plan, measured):
+    cells = plan.cells("toy")
+    assert len(measured) == len(cells) * len(DEFENCES)
+    kinds = {kind: sum(cell.kind is kind for cell in cells) for kind in Kind}
+    assert kinds == {Kind.CALIBRATION: 8, Kind.CLEAN: 1, Kind.SHIFT: 2, Kind.ATTACK: 4}
+
+
+def test_stronger_attacks_do_more_harm_and_keep_their_bound(measured):
+    rows, skipped = rows_of(measured)
+    assert not skipped
+    attacked = [r for r in rows if r.kind is Kind.ATTACK and r.defence == "none"]
+    dice = {(r.name, r.eps): r.dice_original for r in attacked}
+    assert dice["pgd:steps=5", 8] < dice["pgd:steps=5", 1] < 1
+    assert dice["pgd:steps=5", 8] < 0.85
+    assert all(r.facts["linf"] <= r.eps / 255 * 1.0001 for r in attacked)
+
+
+def test_the_target_alone_detects_nothing_and_a_low_pass_helps(measured):
+    rows, _ = rows_of(measured)
+    strong = {r.defence: r for r in rows if r.name.startswith("pgd") and r.eps == 8}
+    assert math.isnan(strong["none"].score) and not strong["none"].alarm
+    assert strong["none"].dice_given == strong["none"].dice_original
+    assert strong["low-pass"].dice_defended > strong["none"].dice_original + 0.05
+    assert strong["low-pass"].extra_inferences == 1
+    assert strong["spectrum-only"].extra_inferences == 0
+
+
+def test_baselines_get_p_values_from_calibration_heads_only(measured):
+    rows, _ = rows_of(measured)
+    clean = [r for r in rows if r.kind is Kind.CALIBRATION and r.defence == "low-pass"]
+    attacked = next(r for r in rows if r.name.startswith("pgd") and r.eps == 8 and r.defence == "low-pass")
+    above = sum(r.score >= attacked.score for r in clean)
+    assert attacked.p_attack == pytest.approx((1 + above) / (1 + len(clean)))
+
+
+def test_report_holds_tables_plots_and_the_command(plan, measured, tmp_path):
+    path = tables.write_report(measured, plan, tmp_path / "report", "medshield benchmark --quick")
+    text = path.read_text()
+    for expected in ("medshield benchmark --quick", "| pgd:steps=5 |", "## False alarms", "![ROC](roc.svg)"):
+        assert expected in text
+    assert "nan" not in text
+    for name in ("roc.svg", "dice.svg", "failures.svg", "false_alarms.svg"):
+        assert (path.parent / name).read_text().startswith("<?xml")
+    with (path.parent / "benchmark.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == len(measured)
+    assert {row["defence"] for row in table} == set(DEFENCES)
+
+
+def test_subjects_are_never_on_both_sides(dev_data: Path):
+    for target in ("brain-tissue", "deepbet"):
+        heads = heads_for(target, dev_data)
+        sides = {role: {h.subject for h in heads if h.role is role} for role in Role}
+        assert all(sides.values())
+        for first in Role:
+            for second in Role:
+                assert first is second or not sides[first] & sides[second]
+    trained_on = {h.subject for h in heads_for("brain-tissue", dev_data) if h.role is not Role.TEST}
+    assert {f"nichart_Subj{n}" for n in range(1, 13)} <= trained_on
+
+
+@pytest.mark.parametrize("text", ["pgd:steps", "nonsense", "pgd:colour=3"])
+def test_attacks_that_do_not_exist_are_refused_before_anything_runs(text, tmp_path):
+    with pytest.raises(InputError):
+        Plan(None, tmp_path, attacks=(text,))
+
+
+def test_attacks_are_written_with_their_parameters():
+    assert parse_attack("pgd:steps=100,loss=margin") == ("pgd", {"steps": 100, "loss": "margin"})
+
+
+def test_durations_are_for_people():
+    assert duration(59) == "1 min" and duration(3 * 3600 + 61) == "3 h 2 min"
