@@ -66,6 +66,8 @@ class ExportSection:
     def export(self) -> None:
         """The button: write, asking before anything is replaced."""
         result = self._session.result
+        if result is None:
+            return
         with slicer.util.tryWithErrorDisplay(_("Export failed."), waitCursor=True):
             files = targets_of(result, self.kinds, Path(self._ui.exportPathLineEdit.currentPath))
             existing = [str(file) for file in files.values() if file.exists()]
@@ -80,8 +82,9 @@ class ExportSection:
     def open_report(self) -> None:
         """The button: the report in the web browser."""
         file = Path(slicer.util.tempDirectory()) / "medshield-report.html"
-        export(self._session.result, {Kind.REPORT: file}, [])
-        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(file)))
+        if self._session.result:
+            export(self._session.result, {Kind.REPORT: file}, [])
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(file)))
 
 
 def dicom_database() -> object | None:

@@ -24,7 +24,8 @@ class TargetSection:
     """
 
     def __init__(self, ui: Any) -> None:
-        self._ui, self._values = ui, None
+        self._ui = ui
+        self._values: Any = None
         self._trusted: set[str] = set()
         ui.targetComboBox.connect("currentIndexChanged(int)", self.on_chosen)
         ui.targetPathLineEdit.connect("currentPathChanged(QString)", self.on_file)

@@ -217,8 +217,10 @@ class CheckJob(Job):
         volume = volume_from_node(source)
         volume.require_checkable()
         self.result: Result | None = None
-        self._source, self._observers = source, []
-        self._loader, self._loaded = None, None
+        self._source = source
+        self._observers: list[tuple[vtk.vtkObject, int]] = []
+        self._loader: threading.Thread | None = None
+        self._loaded: tuple[CheckResult, str, str] | Exception | None = None
         folder = Path(tempfile.mkdtemp(prefix="MedShield-", dir=temporary))
         self._out = folder / "result"
         volume.write(folder / "input.nrrd")
@@ -259,8 +261,8 @@ class CheckJob(Job):
     def _bring_in(self) -> None:
         ending, message = Ending.DONE, ""
         try:
-            if isinstance(self._loaded, Exception):
-                raise self._loaded
+            if not isinstance(self._loaded, tuple):
+                raise self._loaded or RuntimeError("nothing was read")
             result, record, report = self._loaded
             self.result = add_result(result, record, report, self._source)
             message = _summary(result)

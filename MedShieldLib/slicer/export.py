@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import slicer
 
@@ -59,7 +59,7 @@ def export(result: Result, targets: dict[Kind, Path], dicom_files: list[Path]) -
         _write(result, kind, path, dicom_files)
 
 
-def dicom_files_of(source: vtkMRMLNode | None, database: object | None) -> list[Path]:
+def dicom_files_of(source: vtkMRMLNode | None, database: Any | None) -> list[Path]:
     """The DICOM files that a volume came from, as far as they are still there; empty if it came from others.
 
     Args:

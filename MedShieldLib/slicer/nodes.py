@@ -44,8 +44,8 @@ def volume_from_node(node: vtkMRMLScalarVolumeNode) -> Volume:
     direction = _LPS @ slicer.util.arrayFromVTKMatrix(matrix)[:3, :3]
     return Volume(
         voxels=slicer.util.arrayFromVolume(node),
-        spacing=tuple(map(float, node.GetSpacing())),
-        origin=tuple(map(float, _LPS @ np.array(node.GetOrigin()))),
+        spacing=_triple(node.GetSpacing()),
+        origin=_triple(_LPS @ np.array(node.GetOrigin())),
         direction=tuple(map(float, direction.ravel())),
     )
 
@@ -116,7 +116,7 @@ def world_position(node: vtkMRMLScalarVolumeNode, ijk: Iterable[float]) -> tuple
     local = matrix.MultiplyPoint([*map(float, ijk), 1.0])[:3]
     world = [0.0, 0.0, 0.0]
     node.TransformPointToWorld(local, world)
-    return tuple(world)
+    return _triple(world)
 
 
 def place_beside(node: vtkMRMLNode, beside: vtkMRMLNode, folder: int = 0) -> None:
@@ -132,6 +132,11 @@ def hierarchy_item(node: vtkMRMLNode):
     if item == hierarchy.GetInvalidItemID():
         item = hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
     return hierarchy, item
+
+
+def _triple(values: Iterable[float]) -> tuple[float, float, float]:
+    x, y, z = map(float, values)
+    return x, y, z
 
 
 def _segment(structure: Structure, labels: slicer.vtkOrientedImageData) -> slicer.vtkSegment:

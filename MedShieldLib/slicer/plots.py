@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
@@ -42,7 +42,7 @@ def add_spectrum_chart(scene: vtkMRMLScene, spectrum: SpectrumProfile, name: str
     return chart
 
 
-def _add_series(scene: vtkMRMLScene, table: object, x: str, title: str, band: bool) -> object:
+def _add_series(scene: vtkMRMLScene, table: Any, x: str, title: str, band: bool) -> Any:
     series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", title)
     series.SetAndObserveTableNodeID(table.GetID())
     series.SetXColumnName(x)

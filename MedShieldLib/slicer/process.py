@@ -170,6 +170,6 @@ def _own_environment() -> dict[str, str]:
 
 def _own_group() -> dict[str, Any]:
     """A process group of its own, so that the tree can be ended as one; no console window on Windows."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}

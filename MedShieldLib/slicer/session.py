@@ -6,7 +6,7 @@ One session belongs to one scene. It holds no state that the scene could hold.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from MedShieldLib.slicer import heatmap as heatmaps
 from MedShieldLib.slicer.check import CalibrationJob, CheckJob, Job, Settings, Watch
@@ -117,7 +117,11 @@ class Session:
 
     def jump(self, label: int | None = None) -> bool:
         """Go where the sides differ most, for one structure or over all; False if they do not."""
+        if self.result is None:
+            return False
         original, defended, grid = (self.result.node(role) for role in ("original", "defended", "input"))
+        if not (original and defended and grid):
+            return False
         voxel = largest_disagreement(*labels_of(original, defended, grid), label)
         if voxel is None:
             return False
@@ -125,7 +129,7 @@ class Session:
         return True
 
     def situation(
-        self, source: vtkMRMLScalarVolumeNode | None, database: object | None, **known: object
+        self, source: vtkMRMLScalarVolumeNode | None, database: object | None, **known: Any
     ) -> Situation:
         """What decides which controls can be used; `known` is what only the panel knows."""
         job, result = self.job, self.result
