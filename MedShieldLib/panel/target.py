@@ -39,13 +39,15 @@ class TargetSection:
         box = self._ui.targetComboBox
         recent = presenter.remembered(read_setting(_RECENT), values.target)
         choices = presenter.target_choices(recent, bool(environment.removable(["deepbet"])))
+        if values.target not in dict(choices).values():  # a model that is gone: say so at the check
+            choices.append((Path(values.target).name, values.target))
         if [box.itemText(n) for n in range(box.count)] != [text for text, _target in choices]:
             blocked = box.blockSignals(True)
             box.clear()
             for text, target in choices:
                 box.addItem(text, target)
             box.blockSignals(blocked)
-        box.currentIndex = max(0, box.findData(values.target))
+        box.currentIndex = box.findData(values.target)
         if self._ui.calibrationPathLineEdit.currentPath != values.calibration:
             self._ui.calibrationPathLineEdit.currentPath = values.calibration
 

@@ -271,12 +271,13 @@ def test_nothing_is_installed_without_asking(panel, loaded, monkeypatch):
 
 def test_interface_stays_live_during_a_check(panel, loaded):
     panel.ui.checkButton.click()
-    longest, last = 0.0, time.monotonic()
+    longest, calls = 0.0, 0
     while panel.session.job is not None:
+        before = time.thread_time()  # of this thread alone: other programs may keep the processor busy
         slicer.app.processEvents()
-        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        longest, calls = max(longest, time.thread_time() - before), calls + 1
         time.sleep(0.005)
-    assert longest < 2.0
+    assert calls > 10 and longest < 1.0
 
 
 def test_unknown_widget_in_the_ui_file_is_an_error(app):
