@@ -1,7 +1,7 @@
 """MedShield in 3D Slicer: the module, its parameter node, its panel, its logic, its test.
 
-Thin: what needs only MRML is in MedShieldLib/slicer, what needs neither is in MedShieldLib. Annotations are
-not postponed in this file, because the parameter node wrapper reads them.
+Thin: what needs only MRML is in MedShieldLib/slicer, sections of the panel are in MedShieldLib/panel.
+Annotations are not postponed here, because the parameter node wrapper reads them.
 """
 
 import logging
@@ -32,6 +32,7 @@ except ImportError:  # run from the source tree
 
 from MedShieldLib.errors import InputError
 from MedShieldLib.panel.export import ExportSection, dicom_database
+from MedShieldLib.panel.later import later
 from MedShieldLib.panel.packages import PackageSection
 from MedShieldLib.panel.tables import fill_table
 from MedShieldLib.panel.target import TargetSection
@@ -142,7 +143,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui = self.ui
         ui.checkButton.connect("clicked(bool)", self.onCheckButton)
         ui.jumpButton.connect("clicked(bool)", self.onJumpButton)
-        ui.spectrumButton.connect("clicked(bool)", self.onSpectrumButton)
+        ui.spectrumButton.connect("clicked(bool)", lambda: setattr(ui.compareButton, "checked", True))
         ui.calibrateButton.connect("clicked(bool)", self.onCalibrateButton)
         ui.compareButton.connect("toggled(bool)", self.onCompareToggled)
         ui.differenceButton.connect("toggled(bool)", self.onDifferenceToggled)
@@ -317,7 +318,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onCompareToggled(self, on):
         self.session.compare(on)
         self.refresh()
-        qt.QTimer.singleShot(0, self.session.views.fit)
+        later(self.parent, self.session.views.fit)
 
     def onDifferenceToggled(self, on):
         self.session.show_difference(on)
@@ -329,9 +330,6 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onAgreementClicked(self, row, column):
         self.ui.compareButton.checked = True
         self.session.jump(self.session.result.data["structures"][row]["label"])
-
-    def onSpectrumButton(self):
-        self.ui.compareButton.checked = True
 
 
 class MedShieldLogic(ScriptedLoadableModuleLogic):
@@ -386,7 +384,7 @@ class MedShieldTest(ScriptedLoadableModuleTest):
             for role in ("original", "defended", "reformed", "heatmap", "spectrum", "agreement", "evidence"):
                 self.assertIsNotNone(result.node(role), role)
             logic.session.compare(True)
-            self.assertEqual(logic.session.views.is_shown, slicer.app.layoutManager() is not None)
+            self.assertTrue(logic.session.views.is_shown or slicer.app.layoutManager() is None)
             logic.session.compare(False)
         self.assertEqual(verdicts, ["clean", "suspected_attack"])
 
