@@ -111,7 +111,9 @@ def test_attacked_head_is_suspected_and_repaired(attacked, checked, tmp_path):
             for n in (1, 2, 3)
         ]
         dice[name] = np.mean(overlaps)
-    assert dice["original"] < 0.7 < 0.85 < dice["defended"], dice
+    assert dice["original"] < 0.85, dice
+    lost, still_lost = 1 - dice["original"], 1 - dice["defended"]
+    assert still_lost < 0.7 * lost, dice
 
 
 # --- refusals
