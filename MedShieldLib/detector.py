@@ -33,10 +33,9 @@ def disagreement(answer: np.ndarray, other: np.ndarray) -> np.ndarray:
     as 2 min(p, q) = p + q - |p - q|, what it lacks is sum|p - q| / sum(p + q).
     """
 
-    def sums(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    def sums(rows: slice) -> list[np.ndarray]:
         p, q = answer[1:, rows], other[1:, rows]
-        space = (1, 2, 3)
-        return np.abs(p - q).sum(space), p.sum(space) + q.sum(space)
+        return [x.reshape(len(x), -1).sum(1) for x in (np.abs(p - q), p + q)]
 
     apart, total = np.sum(slabs.each(answer, sums, axis=1), axis=0, dtype=np.float64)
     return np.where(total > _ABSENT_CELLS, apart / np.maximum(total, _ABSENT_CELLS), 0.0)

@@ -119,7 +119,16 @@ def test_mirroring_swaps_left_and_right_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     ("voxels_per_cell", "shifts"),
-    [(1, [1, 3]), (2, [1, 3]), (3 / 2, [2]), (5 / 3, [3]), (1 / 2, [2]), (2 / 3, [3]), (0.8, [0]), (0.2, [0])],
+    [
+        (1, [1, 3]),
+        (2, [1, 3]),
+        (3 / 2, [2]),
+        (5 / 3, [3]),
+        (1 / 2, [2]),
+        (2 / 3, [3]),
+        (0.8, [0]),
+        (0.2, [0]),
+    ],
 )
 def test_shifts_are_those_that_whole_voxels_can_follow(voxels_per_cell: float, shifts: list[int]) -> None:
     assert Moved(3, False)._fitting(voxels_per_cell) == shifts
