@@ -2,6 +2,9 @@
 # Another Python: make test PYTHON=python3.12        Some tests: make test PYTEST_ARGS="-k worker"
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Heads and models for the benchmark; without them it is a quick trial: make benchmark BENCHMARK_ARGS="--eps 8"
+DATA ?= $(wildcard ../shared/data)
+BENCHMARK_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 EXTRAS := cli,report,dicom,deepbet,train,bench,test
@@ -19,7 +22,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 benchmark: $(READY)
-	$(BIN)/medshield benchmark
+	$(BIN)/medshield benchmark $(if $(DATA),--data $(DATA),--quick) $(BENCHMARK_ARGS)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("MedShield needs Python 3.10 or newer: make PYTHON=python3.12" if sys.version_info < (3, 10) else 0)'

@@ -6,6 +6,7 @@ What the commands do is in `jobs.py`; what they print is in `terminal.py`. Needs
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -176,6 +177,32 @@ def targets() -> None:
     terminal.out.print(
         "Any TorchScript model: --target takes the JSON file that describes it; see README.md."
     )
+
+
+@app.command()
+def benchmark(
+    data: Annotated[Path | None, typer.Option(help="With volumes/ and models/; else MNI152 alone.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the tables.")] = Path("benchmark"),
+    work: Annotated[Path, typer.Option("--work", "-w", help="A rerun goes on.")] = Path("work/benchmark"),
+    targets: Annotated[str | None, typer.Option(help="Words, as below; default: all.")] = None,
+    attacks: Annotated[str | None, typer.Option(help='Such as "fgsm pgd:steps=100".')] = None,
+    eps: Annotated[str | None, typer.Option(help="Bounds in 255ths of the window; default: 2 4 8.")] = None,
+    defences: Annotated[str | None, typer.Option(help="The shield and its baselines.")] = None,
+    shifts: Annotated[str | None, typer.Option(help="Benign ones, for false alarms.")] = None,
+    heads: Annotated[str | None, typer.Option(help="Subjects to test on.")] = None,
+    seed: Seed = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Minutes: shows that all works.")] = False,
+) -> None:
+    """Measure targets, attacks and defences against each other (days; stop and go on as you like)."""
+    from MedShieldLib.evaluation.job import BenchmarkJob
+    from MedShieldLib.evaluation.plan import Plan
+
+    plan = Plan.quick(work, seed) if quick else Plan(data, work, seed=seed)
+    plan = plan.with_choices(
+        targets=targets, attacks=attacks, eps=eps, defences=defences, shifts=shifts, heads=heads
+    )
+    report = _run(BenchmarkJob(plan, out, shlex.join(["medshield", *sys.argv[1:]])).run)
+    terminal.out.print(f"Tables: {report}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -6,6 +6,7 @@ What a run covers is in `plan.py`, what is made of the rows in `tables.py`.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,8 @@ from MedShieldLib.observation import IsCancelled, Progress
 from MedShieldLib.targets import DifferentiableTarget, Target, load_target
 from MedShieldLib.volume import Segmentation, Volume
 
+Say = Callable[[str], None]
+
 _LEDGER = "cells.jsonl"
 
 
@@ -32,17 +35,43 @@ def run(
     plan: Plan,
     progress: Progress = lambda fraction, step: None,
     cancelled: IsCancelled = lambda: False,
+    report: Callable[[list[dict]], None] = lambda rows: None,
 ) -> list[dict]:
     """Measure what is missing of a plan; returns the rows of the whole plan.
 
-    A target that is not installed here is left out, and said so in `progress`.
+    A target that is not installed here is left out, and `progress` hears why.
+
+    Args:
+        plan: what to cover.
+        progress: called as progress(fraction, step), with an estimate of the time left.
+        cancelled: asked before every cell and every pass of an attack.
+        report: called with all rows so far, whenever a head is finished and in the end.
 
     Raises:
         InputError: if no target of the plan can be loaded.
         Cancelled: when asked to stop; the next run goes on where this one was.
     """
-    ledger, rows = Ledger(plan.work / _LEDGER), []
-    benches = []
+    benches = _benches(plan, progress, cancelled)
+    watch, rows = _Forecast(benches), []
+    for bench in benches:
+
+        def say(step: str, bench: Bench = bench) -> None:
+            progress(*watch.before(bench, step))
+
+        defences = bench.defences(say)
+        for cell in bench.cells:
+            began = time.perf_counter()
+            new = bench.measure(cell, defences, say)
+            watch.after(bench, cell, time.perf_counter() - began if new else None)
+            rows += bench.rows(cell, defences)
+            if new and bench.completes_head(cell):
+                report(rows)
+    report(rows)
+    return rows
+
+
+def _benches(plan: Plan, progress: Progress, cancelled: IsCancelled) -> list[Bench]:
+    ledger, benches = Ledger(plan.work / _LEDGER), []
     for name in plan.targets:
         try:
             benches.append(Bench(plan, load(name, plan.data), ledger, cancelled))
@@ -50,10 +79,7 @@ def run(
             progress(0.0, f"Left out: {error}")
     if not benches:
         raise InputError("None of the targets can be loaded here; name others with --targets.")
-    watch = _Forecast(benches)
-    for bench in benches:
-        rows += bench.measured(lambda step, bench=bench: progress(*watch.before(bench, step)), watch.after)
-    return rows
+    return benches
 
 
 def load(name: str, data: Path | None) -> Target:
@@ -79,6 +105,11 @@ class Bench:
     cancelled: IsCancelled
     _volumes: dict[Head, Volume] = field(default_factory=dict)
     _hashes: dict[Head, str] = field(default_factory=dict)
+    _answers: dict[Head, Segmentation] = field(default_factory=dict)
+
+    @cached_property
+    def _asked(self) -> Asked:
+        return Asked(self.target)
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -88,29 +119,35 @@ class Bench:
             return cells
         return tuple(cell for cell in cells if cell.kind is not Kind.ATTACK)
 
-    def measured(self, before, after) -> list[dict]:
-        """The rows of all cells; `before` and `after` hear of each cell that has to be measured."""
-        defences = self._defences(before)
-        asked, rows = Asked(self.target), []
-        for cell in self.cells:
-            missing = [d for d in defences if self.ledger.get(self._key(cell, d)) is None]
-            if missing:
-                before(cell.title)
-                began = time.perf_counter()
-                self._measure(cell, missing, asked, before)
-                after(self, cell, time.perf_counter() - began)
-            else:
-                after(self, cell, None)
-            rows += [self.ledger.rows[self._key(cell, d)] for d in defences]
-        return rows
+    def completes_head(self, cell: Cell) -> bool:
+        """Whether the next cell is of another head."""
+        after = self.cells.index(cell) + 1
+        return after == len(self.cells) or self.cells[after].head != cell.head
 
-    def _measure(self, cell: Cell, defences: list[Defence], asked: Asked, say) -> None:
+    def rows(self, cell: Cell, defences: list[Defence]) -> list[dict]:
+        """What was measured of a cell."""
+        return [self.ledger.rows[self._key(cell, defence)] for defence in defences]
+
+    def measure(self, cell: Cell, defences: list[Defence], say: Say) -> bool:
+        """Measure a cell where that was not done yet; whether there was anything to do.
+
+        Raises:
+            Cancelled: when asked to stop.
+        """
+        missing = [d for d in defences if self._key(cell, d) not in self.ledger.rows]
+        if missing:
+            say(cell.title)
+            self._measure(cell, missing, say)
+        return bool(missing)
+
+    def _measure(self, cell: Cell, defences: list[Defence], say: Say) -> None:
         """Show one volume to the defences that have not seen it."""
+        asked = self._asked
         try:
             volume = self.volume(cell.head)
             facts: dict = {}
             if cell.kind is Kind.ATTACK:
-                reference = self._clean_answer(asked, cell.head)
+                reference = self._clean_answer(cell.head)
                 volume, facts = self._attacked(cell)
             elif cell.name and not cell.head.shift:
                 volume = self._shifted(cell)
@@ -126,11 +163,10 @@ class Bench:
             if self.cancelled():
                 raise Cancelled
             say(f"{cell.title}: {defence.name}")
-            self._add(cell, defence, facts | self._judged(cell, defence, asked, volume, reference))
+            self._add(cell, defence, facts | self._judged(cell, defence, volume, reference))
 
-    def _judged(
-        self, cell: Cell, defence: Defence, asked: Asked, volume: Volume, reference: Segmentation
-    ) -> dict:
+    def _judged(self, cell: Cell, defence: Defence, volume: Volume, reference: Segmentation) -> dict:
+        asked = self._asked
         asked.about(volume)
         began = time.perf_counter()
         opinion = defence.judge(asked, volume, self._seed(cell))
@@ -156,9 +192,11 @@ class Bench:
             self._volumes[head] = volume
         return self._volumes[head]
 
-    def _clean_answer(self, asked: Asked, head: Head) -> Segmentation:
-        volume = self.volume(head)
-        return asked.segmentation(asked.about(volume), volume)
+    def _clean_answer(self, head: Head) -> Segmentation:
+        if head not in self._answers:
+            volume = self.volume(head)
+            self._answers = {head: self._asked.segmentation(self._asked.about(volume), volume)}
+        return self._answers[head]
 
     def _shifted(self, cell: Cell) -> Volume:
         if cell.kind is Kind.CALIBRATION:
@@ -171,7 +209,7 @@ class Bench:
         """The attacked volume, from the work folder if it is there, and facts about the attack."""
         key = key_of("attacked", *self._identity(cell))
         path = self.plan.work / "attacked" / f"{key}.nrrd"
-        row = self.ledger.get(key)
+        row = self.ledger.rows.get(key)
         if row is None or not path.exists():
             attack = self.preparation.attack(cell.name, cell.eps / 255)
             clean = self.volume(cell.head)
@@ -206,7 +244,12 @@ class Bench:
         setting = Setting(self.target, tuple(clean.items()), folder, self.plan.seed, cancelled=self.cancelled)
         return prepare(setting, learn)
 
-    def _defences(self, say) -> list[Defence]:
+    def defences(self, say: Say) -> list[Defence]:
+        """The plan's defences, ready for this target.
+
+        Raises:
+            Cancelled: when asked to stop.
+        """
         ready = []
         for name in self.plan.defences:
             say(f"preparing {name}")

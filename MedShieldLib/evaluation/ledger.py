@@ -28,10 +28,6 @@ class Ledger:
                 if row is not None:
                     self.rows[row["key"]] = row
 
-    def get(self, key: str) -> dict | None:
-        """The row of a finished cell, else None."""
-        return self.rows.get(key)
-
     def add(self, key: str, row: dict) -> dict:
         """Store a finished cell, on disk at once; returns the row as stored: short numbers, none unknown."""
         row = {"key": key, **{name: _short(value) for name, value in row.items() if value == value}}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -131,6 +131,19 @@ class Plan:
             seed=seed,
         )
 
+    def with_choices(self, **choices: str | None) -> Plan:
+        """This plan with other targets, attacks, eps, defences, shifts or heads: words separated by spaces.
+
+        What is None stays.
+
+        Raises:
+            InputError: if there is no such attack, defence or shift, or a bound is no number above 0.
+        """
+        chosen: dict = {name: tuple(text.split()) for name, text in choices.items() if text is not None}
+        if "eps" in chosen:
+            chosen["eps"] = tuple(_bound(word) for word in chosen["eps"])
+        return replace(self, **chosen)
+
     def cells(self, target_name: str) -> tuple[Cell, ...]:
         """All cells of one target, those of one head together."""
         heads = heads_for(target_name, self.data, self.heads)
@@ -179,6 +192,13 @@ def duration(seconds: float) -> str:
     """For people: "3 h 20 min"."""
     minutes = math.ceil(seconds / 60)
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _bound(text: str) -> float:
+    bound = _number(text)
+    if isinstance(bound, str) or not 0 < bound <= 255:
+        raise InputError(f"'{text}' is no bound for an attack in 255ths of the window; use some like 2 4 8.")
+    return bound
 
 
 def _number(text: str) -> int | float | str:

@@ -131,7 +131,8 @@ def _row(measured: dict) -> Row:
 def _with_p(row: Row, clean: list[Row]) -> Row:
     if not math.isnan(row.p_attack) or math.isnan(row.score) or not clean:
         return row
-    return replace(row, p_attack=p_value(row.score, np.array([r.score for r in clean])))
+    scores = np.array([r.score for r in clean])
+    return replace(row, p_attack=p_value(row.score, scores, [r.subject for r in clean]))
 
 
 def _text(value: object) -> object:
