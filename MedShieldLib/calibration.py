@@ -127,12 +127,19 @@ class Calibration:
         return None
 
     def save(self, path: str | Path) -> Path:
-        """Write as JSON, under a temporary name first."""
+        """Write as JSON, whole or not at all.
+
+        Raises:
+            InputError: if the file cannot be written.
+        """
         path = Path(path)
         temporary = path.with_name(f".{path.name}.part")
         try:
-            temporary.write_text(self._text(), encoding="utf-8")
-            os.replace(temporary, path)
+            try:
+                temporary.write_text(self._text(), encoding="utf-8")
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
         return path
