@@ -31,20 +31,21 @@ def main(volume: Path, calibration: str = "", target: str = "") -> None:
     add_volume(slicer.mrmlScene, Volume.read(volume), volume.name.partition(".")[0])
     panel.ui.calibrationPathLineEdit.currentPath = calibration
     panel.ui.targetPathLineEdit.currentPath = target
+    panel.ui.showHeatmapCheckBox.checked = False
     panel.ui.checkButton.click()
     harness.finish(panel)
     if panel.session.result is None:
         raise SystemExit(panel.ui.logText.toPlainText())
+    SCREENSHOTS.mkdir(exist_ok=True)
+    screen = ComparisonScreen(panel.session.views, (1200, 720))
+    panel.session.jump()
+    screen.image(panel.session.result.node("spectrum")).save(str(SCREENSHOTS / "comparison.png"))
+    panel.ui.showHeatmapCheckBox.checked = True
+    screen.image().save(str(SCREENSHOTS / "heatmap.png"))
     holder.resize(430, 1060)
     holder.show()
     app.processEvents()
-    SCREENSHOTS.mkdir(exist_ok=True)
     holder.grab().save(str(SCREENSHOTS / "panel.png"))
-    screen = ComparisonScreen(panel.session.views, (1200, 720))
-    panel.session.jump()
-    screen.image().save(str(SCREENSHOTS / "heatmap.png"))
-    panel.ui.showHeatmapCheckBox.checked = False
-    screen.image(panel.session.result.node("spectrum")).save(str(SCREENSHOTS / "comparison.png"))
 
 
 if __name__ == "__main__":

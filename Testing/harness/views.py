@@ -48,6 +48,7 @@ class SliceView:
     def image(self):
         """A QImage of what the view shows, with the view's coloured bar on top."""
         width, height = self._window.GetSize()
+        self.node.Modified()  # brings legends up to date
         port = self._logic.GetImageDataConnection()
         if port is not None:
             self._image.GetMapper().SetInputConnection(port)
