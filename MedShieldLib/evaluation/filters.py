@@ -56,13 +56,13 @@ def jpeg(source: Source, strength: float) -> np.ndarray:
 def visu_shrink(source: Source, strength: float) -> np.ndarray:
     """Soft wavelet threshold sigma sqrt(2 ln n), sigma by the median deviation of the finest detail.
 
-    Donoho and Johnstone 1994. Coefficients of exactly 0 (air that was masked away) tell nothing of the noise.
+    Donoho and Johnstone 1994. Coefficients of almost 0 (air that was masked away) tell nothing of the noise.
     `strength` multiplies the threshold.
     """
 
     def filtered(x: np.ndarray) -> np.ndarray:
         finest = np.abs(pywt.dwtn(x, "db2", mode="periodization")["ddd"])
-        finest = finest[finest > 0]
+        finest = finest[finest > 1e-4 * finest.max()]
         sigma = np.median(finest) / 0.6745 if finest.size else 0.0
         return converter.wavelet_shrinkage(x, strength * sigma * np.sqrt(2 * np.log(x.size)), levels=3)
 

@@ -206,7 +206,7 @@ def corners_of(volume: Volume) -> np.ndarray:
 def test_sharpening_raises_the_fine_detail_and_blur_lowers_it(mni_4mm: Volume):
     def detail(volume: Volume) -> float:
         spectrum = Spectrum.of(volume)
-        return float(spectrum.power()[spectrum.radius > 0.08].sum())
+        return float(spectrum.power()[spectrum.radius() > 0.08].sum())
 
     plain = detail(mni_4mm)
     assert detail(shifts.apply(shifts.sharpening, mni_4mm, 0)) > 1.1 * plain
