@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from MedShieldLib import __version__
+from MedShieldLib.agreement import dice
 from MedShieldLib.cli import parse_eps
 from MedShieldLib.errors import InputError
 from MedShieldLib.volume import Volume
@@ -103,17 +104,13 @@ def test_attacked_head_is_suspected_and_repaired(attacked, checked, tmp_path):
     assert run.returncode == 20, run.stdout + run.stderr
     assert "SUSPECTED ATTACK" in run.stdout
     truth = Volume.read(checked[0] / "original_segmentation.nii.gz").voxels
-    dice = {}
-    for name in ("original", "defended"):
-        labels = Volume.read(tmp_path / "out" / f"{name}_segmentation.nii.gz").voxels
-        overlaps = [
-            2 * ((labels == n) & (truth == n)).sum() / ((labels == n).sum() + (truth == n).sum())
-            for n in (1, 2, 3)
-        ]
-        dice[name] = np.mean(overlaps)
-    assert dice["original"] < 0.85, dice
-    lost, still_lost = 1 - dice["original"], 1 - dice["defended"]
-    assert still_lost < 0.7 * lost, dice
+    original, defended = (
+        Volume.read(tmp_path / "out" / f"{name}_segmentation.nii.gz").voxels
+        for name in ("original", "defended")
+    )
+    overlap = {n: (dice(original == n, truth == n), dice(defended == n, truth == n)) for n in (1, 2, 3)}
+    before, after = np.mean(list(overlap.values()), axis=0)
+    assert before < 0.85 and after > before + 0.05, overlap
 
 
 # --- refusals
