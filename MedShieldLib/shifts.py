@@ -78,7 +78,7 @@ def ghosting(
 
 def spike(volume: Volume, rng: np.random.Generator, intensity: tuple[float, float] = (0.05, 0.15)) -> Volume:
     """A spike in k-space (herringbone)."""
-    return _torchio(volume, rng, "RandomSpike", num_spikes=1, intensity=intensity)
+    return _torchio(volume, rng, "RandomSpike", num_spikes=(1, 1), intensity=intensity)
 
 
 def rotation(volume: Volume, rng: np.random.Generator, degrees: float = 6.0) -> Volume:
