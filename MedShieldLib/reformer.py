@@ -51,8 +51,8 @@ def choose(
     """The family for a target: six versions, and so six inferences beside the target's own.
 
     Of each kind of filter the strongest that the target tolerates, of these the mildest three; then the
-    volume moved, mirrored, and moved behind the mildest filter. Kinds that are never tolerated are left out, and
-    filtered ones that are moved as well take their place.
+    volume moved, mirrored, and moved behind the mildest filter. Kinds that are never tolerated are left out,
+    and filtered ones that are moved as well take their place.
 
     Args:
         target: the target that answers.
