@@ -53,8 +53,9 @@ def _network(arrays: dict[str, np.ndarray], activation: type[torch.nn.Module]) -
         layer = torch.nn.Conv3d(
             weight.shape[1], weight.shape[0], weight.shape[2], padding="same", dilation=int(dilation)
         )
-        state = {"weight": torch.from_numpy(weight).float(), "bias": torch.from_numpy(bias).float()}
-        layer.load_state_dict(state)
+        # The kernels were trained on (i, j, k), while a working grid is (k, j, i).
+        kernels = torch.from_numpy(weight).float().permute(0, 1, 4, 3, 2).contiguous()
+        layer.load_state_dict({"weight": kernels, "bias": torch.from_numpy(bias).float()})
         layers += [layer, activation()] if n < depth - 1 else [layer]
     if not layers:
         raise ValueError("it has no layers")

@@ -117,7 +117,7 @@ def _closest_axes(direction: np.ndarray, orientation: str) -> tuple[tuple[int, .
 
 def _as_float(x: torch.Tensor | np.ndarray) -> torch.Tensor:
     if isinstance(x, np.ndarray):
-        x = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+        x = torch.from_numpy(np.array(x, dtype=np.float32, order="C"))  # a copy, as x may be read-only
     return x.float()
 
 
