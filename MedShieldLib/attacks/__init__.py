@@ -14,7 +14,7 @@ from MedShieldLib.errors import InputError
 if TYPE_CHECKING:
     from MedShieldLib.attacks.base import Attack
 
-__all__ = ["ATTACKS", "load_attack"]
+__all__ = ["ADAPTIVE", "ATTACKS", "load_attack"]
 
 # Name: module and class. Modules load only when asked for.
 ATTACKS: dict[str, tuple[str, str]] = {
@@ -36,6 +36,14 @@ ATTACKS: dict[str, tuple[str, str]] = {
     "square": ("square", "Square"),
     "transfer": ("transfer", "Transfer"),
 }
+# Attacks that know a shield and need it as their parameter.
+ADAPTIVE: dict[str, tuple[str, str]] = {
+    "adaptive-reformed": ("adaptive.reformed", "Reformed"),
+    "adaptive-joint": ("adaptive.joint", "Joint"),
+    "adaptive-selective": ("adaptive.selective", "Selective"),
+    "adaptive-orthogonal": ("adaptive.selective", "Orthogonal"),
+    "adaptive-stability": ("adaptive.stability", "StabilityAdaptive"),
+}
 
 
 def load_attack(name: str, **parameters) -> Attack:
@@ -44,9 +52,10 @@ def load_attack(name: str, **parameters) -> Attack:
     Raises:
         InputError: if there is no such attack, it has no such parameter, or one is missing.
     """
-    if name not in ATTACKS:
-        raise InputError(f"There is no attack '{name}'; use one of {', '.join(ATTACKS)}.")
-    module, class_name = ATTACKS[name]
+    known_attacks = ATTACKS | ADAPTIVE
+    if name not in known_attacks:
+        raise InputError(f"There is no attack '{name}'; use one of {', '.join(known_attacks)}.")
+    module, class_name = known_attacks[name]
     kind = getattr(import_module(f"MedShieldLib.attacks.{module}"), class_name)
     known = {field.name: field for field in fields(kind)}
     for parameter in parameters:

@@ -22,7 +22,7 @@ class Ascent(Attack):
 
     Attributes:
         steps: gradient steps of each start.
-        restarts: independent starts.
+        restarts: independent random starts.
         momentum: share of the last direction that is kept (Dong et al. 2018).
         step_size: first step in z; the steps fall to 0 along half a cosine.
         loss: what to climb.
@@ -31,7 +31,7 @@ class Ascent(Attack):
     steps: int = 40
     restarts: int = 1
     momentum: float = 0.75
-    step_size: float = 0.5
+    step_size: float = 1.0
     loss: Loss = Loss.SOFT_DICE
 
     @property
@@ -39,7 +39,7 @@ class Ascent(Attack):
         return self.restarts * (self.steps + 1)
 
     def start(self, case: Case) -> torch.Tensor:
-        """The first z, of any shape, in [-1, 1]."""
+        """A random z, of any shape, in [-1, 1]."""
         return case.uniform(case.x.shape)
 
     def render(self, case: Case, z: torch.Tensor) -> torch.Tensor:

@@ -35,10 +35,10 @@ class ASMA(Attack):
 
     @property
     def expected_passes(self) -> int:
-        return self.steps + 2
+        return self.steps + 1
 
     def perturb(self, case: Case) -> torch.Tensor:
-        goal = goal_labels(Goal(self.goal), case.look(case.x), case.reference)
+        goal = goal_labels(Goal(self.goal), case.reference)
         case.judge(lambda labels: -overlap(labels, goal))
         x = case.x
         for _ in range(self.steps):

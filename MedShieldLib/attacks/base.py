@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from MedShieldLib.attacks import losses
-from MedShieldLib.attacks.losses import LossFunction
+from MedShieldLib.attacks.losses import LossFunction, Reference
 from MedShieldLib.attacks.ssim import ssim
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.targets.base import DifferentiableTarget
@@ -74,7 +74,7 @@ class Case:
         target: the target under attack.
         volume: the clean volume.
         x: its window, (1, 1, K, J, I) in [0, 1].
-        reference: the target's classes for `x`, (1, K, J, I).
+        reference: the target's answer to `x`.
         eps: L-infinity bound around `x`.
         generator: the only source of randomness.
         expected_passes: for progress.
@@ -86,7 +86,7 @@ class Case:
     target: DifferentiableTarget
     volume: Volume
     x: torch.Tensor
-    reference: torch.Tensor
+    reference: Reference
     eps: float
     generator: torch.Generator
     expected_passes: int = 1
@@ -113,18 +113,18 @@ class Case:
         """
         x = target.window(volume).detach().float()
         with torch.no_grad():
-            reference = target.logits(x).argmax(dim=1)
-        if not losses.structures_in(reference):
+            reference = Reference(target.logits(x))
+        if not reference.structures:
             raise InputError(f"Target '{target.name}' finds nothing in this volume; attack another one.")
         return cls(target, volume, x, reference, eps, generator, expected_passes, progress, cancelled)
 
     def __post_init__(self) -> None:
-        self.judge(lambda labels: losses.mean_dice(labels, self.reference))
+        self.judge(lambda labels: losses.mean_dice(labels, self.reference.labels))
 
     def judge(self, score: Callable[[torch.Tensor], float]) -> None:
         """Judge answers by `score` of their label map (1, K, J, I) from now on; lower is better."""
         self._score = score
-        self.last_score = self.best_score = score(self.reference)
+        self.last_score = self.best_score = score(self.reference.labels)
         self.best = self.x
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from MedShieldLib.attacks.losses import LossFunction, voxelwise_cross_entropy
+from MedShieldLib.attacks.losses import LossFunction, Reference, voxelwise_cross_entropy
 from MedShieldLib.attacks.pgd import PGD
 
 
@@ -25,8 +25,8 @@ class CosPGD(PGD):
         return cosine_weighted
 
 
-def cosine_weighted(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+def cosine_weighted(logits: torch.Tensor, reference: Reference) -> torch.Tensor:
     """Mean over voxels of cosine x cross-entropy; no gradient flows through the cosine."""
     p = torch.softmax(logits.detach(), dim=1)
-    cosine = p.gather(1, reference[:, None])[:, 0] / p.norm(dim=1)
+    cosine = p.gather(1, reference.labels[:, None])[:, 0] / p.norm(dim=1)
     return (cosine * voxelwise_cross_entropy(logits, reference)).mean()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 
 from MedShieldLib.attacks.base import Attack, Case
 from MedShieldLib.attacks.goals import Goal, goal_labels
+from MedShieldLib.attacks.losses import Reference
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,13 @@ class DAG(Attack):
 
     @property
     def expected_passes(self) -> int:
-        return self.steps + 2
+        return self.steps + 1
 
     def perturb(self, case: Case) -> torch.Tensor:
-        wrong = goal_labels(Goal(self.goal), case.look(case.x), case.reference)[:, None]
+        wrong = goal_labels(Goal(self.goal), case.reference)[:, None]
         x = case.x
         for _ in range(self.steps):
-            gradient, _ = case.gradient(x, lambda logits, reference: _push(logits, reference, wrong))
+            gradient, _ = case.gradient(x, partial(_push, wrong=wrong))
             largest = gradient.abs().max()
             if largest == 0:
                 break
@@ -46,7 +48,8 @@ class DAG(Attack):
         return case.best
 
 
-def _push(logits: torch.Tensor, reference: torch.Tensor, wrong: torch.Tensor) -> torch.Tensor:
+def _push(logits: torch.Tensor, reference: Reference, wrong: torch.Tensor) -> torch.Tensor:
     """Sum of wrong minus own logit over the voxels that still have their own class."""
-    active = logits.detach().argmax(dim=1, keepdim=True) == reference[:, None]
-    return ((logits.gather(1, wrong) - logits.gather(1, reference[:, None])) * active).sum()
+    own = reference.labels[:, None]
+    active = logits.detach().argmax(dim=1, keepdim=True) == own
+    return ((logits.gather(1, wrong) - logits.gather(1, own)) * active).sum()

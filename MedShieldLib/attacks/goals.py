@@ -1,10 +1,12 @@
-"""Wrong answers that targeted attacks aim at: label maps made from the reference."""
+"""Wrong answers that targeted attacks aim at: label maps made from the clean one."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 import torch
+
+from MedShieldLib.attacks.losses import Reference
 
 
 class Goal(str, Enum):
@@ -25,36 +27,31 @@ class Goal(str, Enum):
     SPHERE = "sphere"
 
 
-def goal_labels(goal: Goal, logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """The label map (1, K, J, I) of a goal.
-
-    Args:
-        goal: which one.
-        logits: the target's clean answer, (1, C, K, J, I).
-        reference: its classes, (1, K, J, I).
-    """
+def goal_labels(goal: Goal, reference: Reference) -> torch.Tensor:
+    """The label map (1, K, J, I) of a goal, made from the clean answer."""
+    labels = reference.labels
     if goal is Goal.RUNNER_UP:
-        return logits.scatter(1, reference[:, None], float("-inf")).argmax(dim=1)
+        return reference.logits.scatter(1, labels[:, None], float("-inf")).argmax(dim=1)
     if goal is Goal.PERMUTED:
-        return (reference + 1) % logits.shape[1]
+        return (labels + 1) % reference.logits.shape[1]
     if goal is Goal.BACKGROUND:
-        return torch.zeros_like(reference)
+        return torch.zeros_like(labels)
     if goal is Goal.SHIFTED:
-        return _shifted(reference)
-    return _sphere(reference)
+        return _shifted(labels)
+    return _sphere(labels)
 
 
-def _shifted(reference: torch.Tensor) -> torch.Tensor:
+def _shifted(labels: torch.Tensor) -> torch.Tensor:
     """Moved along the last axis by an eighth of it; what leaves the volume is lost."""
-    by = max(1, reference.shape[-1] // 8)
-    goal = torch.zeros_like(reference)
-    goal[..., by:] = reference[..., :-by]
+    by = max(1, labels.shape[-1] // 8)
+    goal = torch.zeros_like(labels)
+    goal[..., by:] = labels[..., :-by]
     return goal
 
 
-def _sphere(reference: torch.Tensor) -> torch.Tensor:
-    counts = torch.bincount(reference[reference > 0])
-    axes = [torch.arange(n) - (n - 1) / 2 for n in reference.shape[1:]]
+def _sphere(labels: torch.Tensor) -> torch.Tensor:
+    counts = torch.bincount(labels[labels > 0])
+    axes = [torch.arange(n) - (n - 1) / 2 for n in labels.shape[1:]]
     k, j, i = torch.meshgrid(*axes, indexing="ij")
     radius = (int(counts.sum()) * 3 / (4 * torch.pi)) ** (1 / 3)
     return (k**2 + j**2 + i**2 <= radius**2)[None].long() * int(counts.argmax())

@@ -15,7 +15,7 @@ from MedShieldLib.attacks.base import Case
 class PGD(Ascent):
     """Projected gradient descent (Madry et al. 2018), with momentum (Dong et al. 2018) and random starts.
 
-    The default loss, soft Dice of softened logits, is far stronger on segmentation than cross-entropy.
+    The default loss, soft Dice of scaled logits, is far stronger on segmentation than cross-entropy.
     """
 
     name: ClassVar[str] = "pgd"

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from MedShieldLib.attacks.losses import LossFunction, still_right, voxelwise_cross_entropy
+from MedShieldLib.attacks.losses import LossFunction, Reference, still_right, voxelwise_cross_entropy
 from MedShieldLib.attacks.pgd import PGD
 
 
@@ -24,7 +24,7 @@ class SegPGD(PGD):
     def loss_at(self, step: int) -> LossFunction:
         w = step / (2 * self.steps)
 
-        def weighted(logits: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        def weighted(logits: torch.Tensor, reference: Reference) -> torch.Tensor:
             right = still_right(logits, reference)
             return (voxelwise_cross_entropy(logits, reference) * ((1 - w) * right + w * (1 - right))).mean()
 

@@ -37,7 +37,7 @@ class Universal(Attack):
         eps: float,
         *,
         epochs: int = 20,
-        step_size: float = 0.1,
+        step_size: float = 0.25,
         loss: Loss = Loss.SOFT_DICE,
         seed: int = 0,
         progress: Progress | None = None,
@@ -52,7 +52,7 @@ class Universal(Attack):
         generator = torch.Generator().manual_seed(seed)
         cases = [Case.of(target, volume, eps, generator, cancelled=cancelled) for volume in volumes]
         shape = [max(case.x.shape[axis] for case in cases) for axis in (2, 3, 4)]
-        pattern = torch.zeros(1, 1, *shape)
+        pattern = torch.rand((1, 1, *shape), generator=generator) * 2 - 1
         for epoch in range(epochs):
             size = step_size * (1 - epoch / epochs)
             for number, case in enumerate(cases):

@@ -17,6 +17,7 @@ from MedShieldLib.attacks.bim import BIM
 from MedShieldLib.attacks.cospgd import cosine_weighted
 from MedShieldLib.attacks.dag import DAG
 from MedShieldLib.attacks.fgsm import FGSM
+from MedShieldLib.attacks.losses import Reference
 from MedShieldLib.attacks.segpgd import SegPGD
 from MedShieldLib.attacks.ssim import ssim
 
@@ -49,10 +50,10 @@ def case_of(classes: int, eps: float) -> tuple[FlatNetwork, Case]:
     return target, Case.of(target, REFERENCES["image"], eps, torch.Generator().manual_seed(0))
 
 
-def random_answer(classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def random_answer(classes: int = 3) -> tuple[torch.Tensor, Reference]:
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(1, classes, 5, 6, 7, generator=generator) * 3
-    return logits, torch.randint(classes, (1, 5, 6, 7), generator=generator)
+    logits, clean = (torch.randn(1, classes, 5, 6, 7, generator=generator) * 3 for _ in range(2))
+    return logits, Reference(clean)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -93,7 +94,7 @@ def test_asma_starts_in_the_direction_of_adv_lib(classes):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_segpgd_and_cospgd_weigh_voxels_as_their_authors(classes):
     target = FlatNetwork(classes)
-    reference = target.logits(target.window(REFERENCES["image"])).argmax(1)
+    reference = Reference(target.logits(target.window(REFERENCES["image"])))
     answer = target.logits(target.window(REFERENCES[f"other_{classes}"]))
     ours = SegPGD(steps=10).loss_at(3)(answer, reference)
     np.testing.assert_allclose(ours, REFERENCES[f"segpgd_{classes}"], rtol=1e-5)
@@ -103,25 +104,25 @@ def test_segpgd_and_cospgd_weigh_voxels_as_their_authors(classes):
 def test_jensen_shannon_as_scipy():
     logits, reference = random_answer()
     p = torch.softmax(logits, 1)[0].flatten(1).T.double().numpy()
-    one_hot = np.eye(3)[reference.flatten().numpy()]
+    one_hot = np.eye(3)[reference.labels.flatten().numpy()]
     wanted = np.mean([jensenshannon(a, b) ** 2 for a, b in zip(p, one_hot, strict=True)])
     np.testing.assert_allclose(losses.jensen_shannon(logits, reference), wanted, rtol=1e-5)
 
 
 def test_jensen_shannon_has_a_finite_gradient_where_the_reference_has_no_chance():
     logits = torch.tensor([200.0, 0.0]).reshape(1, 2, 1, 1, 1).requires_grad_()
-    value = losses.jensen_shannon(logits, torch.ones(1, 1, 1, 1, dtype=torch.long))
+    value = losses.jensen_shannon(logits, Reference(-logits.detach()))
     (gradient,) = torch.autograd.grad(value, logits)
-    assert torch.isfinite(gradient).all() and float(value) == pytest.approx(np.log(2))
+    assert torch.isfinite(gradient).all() and value.item() == pytest.approx(np.log(2))
 
 
 def test_masked_losses_count_only_voxels_still_right():
     logits, reference = random_answer()
-    right = (logits.argmax(1) == reference).numpy()
-    p = torch.softmax(logits, 1).gather(1, reference[:, None])[:, 0].double().numpy()
+    right = (logits.argmax(1) == reference.labels).numpy()
+    p = torch.softmax(logits, 1).gather(1, reference.labels[:, None])[:, 0].double().numpy()
     wanted = -np.where(right, np.log(p), 0).mean()
     np.testing.assert_allclose(losses.masked_cross_entropy(logits, reference), wanted, rtol=1e-5)
-    direction = (logits / logits.norm(dim=1, keepdim=True)).gather(1, reference[:, None])[:, 0].numpy()
+    direction = (logits / logits.norm(dim=1, keepdim=True)).gather(1, reference.labels[:, None])[:, 0].numpy()
     wanted = np.where(right, 1 - direction, 0).mean()
     np.testing.assert_allclose(losses.masked_spherical(logits, reference), wanted, rtol=1e-5)
 
@@ -129,13 +130,27 @@ def test_masked_losses_count_only_voxels_still_right():
 def test_balanced_cross_entropy_is_the_mean_over_classes():
     logits, reference = random_answer()
     voxelwise = losses.voxelwise_cross_entropy(logits, reference) * losses.still_right(logits, reference)
-    wanted = np.mean([float(voxelwise[reference == label].mean()) for label in range(3)])
+    wanted = np.mean([float(voxelwise[reference.labels == label].mean()) for label in range(3)])
     np.testing.assert_allclose(losses.balanced_cross_entropy(logits, reference), wanted, rtol=1e-5)
 
 
 def test_margin_is_negative_exactly_where_the_answer_is_right():
     logits, reference = random_answer()
-    assert torch.equal(losses.margins(logits, reference) < 0, logits.argmax(1) == reference)
+    assert torch.equal(losses.margins(logits, reference.labels) < 0, logits.argmax(1) == reference.labels)
+
+
+def test_soft_dice_does_not_depend_on_the_scale_of_the_logits():
+    logits, reference = random_answer()
+    values = [losses.soft_dice(k * logits, Reference(k * reference.logits)) for k in (1, 10, 1000)]
+    np.testing.assert_allclose(values, values[0], rtol=1e-4)
+
+
+def test_soft_dice_counts_the_structures_of_the_reference():
+    clean = torch.zeros(1, 3, 2, 2, 2)
+    clean[:, 1, 0], clean[:, 0, 1] = 1, 1  # class 2 is nowhere
+    turned = clean.clone()
+    turned[:, 2, 0], turned[:, 1, 0] = 100, 0
+    assert float(losses.soft_dice(turned, Reference(clean))) > 0.9  # and would be about 1/2 with class 2
 
 
 def test_block_spectrum_as_scipy_and_back():

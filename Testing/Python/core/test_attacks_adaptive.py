@@ -1,0 +1,224 @@
+"""Attackers who know the shield: their rebuilt check is the shield's own, and knowing it pays."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from MedShieldLib import detector, shifts, versions
+from MedShieldLib.attacks import ADAPTIVE, load_attack
+from MedShieldLib.attacks.adaptive.gate import Gate, disagreement, loudest_silent
+from MedShieldLib.attacks.adaptive.selective import without
+from MedShieldLib.attacks.adaptive.views import view
+from MedShieldLib.attacks.base import Case
+from MedShieldLib.attacks.pgd import PGD
+from MedShieldLib.calibration import calibrate
+from MedShieldLib.errors import InputError
+from MedShieldLib.observation import observe
+from MedShieldLib.shield import Shield
+from MedShieldLib.versions import Source
+
+_spec = importlib.util.spec_from_file_location("attack_toys", Path(__file__).with_name("attack_toys.py"))
+toys = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toys)
+
+EPS = 8 / 255
+VERSIONS = (
+    versions.LowPass(0.6),
+    versions.WaveletShrinkage(0.05),
+    versions.Median(2),
+    versions.Diffusion(0.1),
+    versions.AngularStop(),
+    versions.Moved(3, False, versions.WaveletShrinkage(0.05)),
+    versions.Moved(3, True, versions.LowPass(0.6)),
+    versions.Moved(3, True, None),
+)
+FAMILY = (VERSIONS[0], VERSIONS[3], VERSIONS[6])
+
+
+@pytest.fixture(scope="module")
+def shield() -> Shield:
+    target = toys.target_of(toys.Sharpening())
+    heads = [(f"head {seed}", toys.head(16, seed=seed)) for seed in range(20, 26)]
+    mild = (shifts.none, shifts.gamma, shifts.rician_noise, shifts.bias_field)
+    return Shield(target, calibrate(target, heads, FAMILY, augmentations=mild), alpha=0.1)
+
+
+def source_of(volume, target) -> Source:
+    return Source(volume, target.grid(volume), target.finest_mm)
+
+
+@pytest.mark.parametrize("spacing", [2.0, 1.0])
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.kind)
+@pytest.mark.parametrize("seed", range(3))
+def test_view_is_the_version_itself(version, spacing, seed):
+    target, volume = toys.target_of(toys.Sharpening()), toys.head(24, spacing=spacing)
+    source = source_of(volume, target)
+    draw = version.draw(source, np.random.default_rng(seed))
+    voxels = torch.from_numpy(volume.voxels)
+    seen, restore = view(version, source, voxels, np.random.default_rng(seed))
+    np.testing.assert_allclose(seen, draw.volume.voxels, atol=0.02)  # of 1000
+    answer = torch.rand(1, 3, *source.grid.shape)
+    wanted = answer.numpy()[0] if draw.restore is None else draw.restore(answer.numpy()[0])
+    np.testing.assert_array_equal(restore(answer)[0], wanted)
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.kind)
+@pytest.mark.parametrize("seed", range(4))  # wavelet families are drawn
+def test_gradient_of_a_view_is_the_slope_of_the_version(version, seed):
+    target, volume = toys.target_of(toys.Sharpening()), toys.head(16)
+    source, rng = source_of(volume, target), np.random.default_rng(0)
+    voxels = torch.from_numpy(volume.voxels).requires_grad_()
+    seen, _ = view(version, source, voxels, np.random.default_rng(seed))
+    probe = torch.from_numpy(rng.standard_normal(voxels.shape).astype(np.float32))
+    (gradient,) = torch.autograd.grad((seen * probe).sum(), voxels)
+    move = rng.standard_normal(voxels.shape).astype(np.float32) * 0.5
+
+    def value(voxels: np.ndarray) -> float:
+        # The threshold's scale is part of the source; the attacker takes it as given.
+        at, _ = view(version, source, torch.from_numpy(voxels), np.random.default_rng(seed))
+        return float((at.double() * probe).sum())
+
+    slope = (value(volume.voxels + move) - value(volume.voxels - move)) / 2
+    # Thresholds and medians bend between the two points; everything else is a straight line.
+    scale = float(gradient.norm() * np.linalg.norm(move))
+    assert slope == pytest.approx(float((gradient.numpy() * move).sum()), abs=0.02 * scale)
+
+
+def test_unknown_version_is_passed_straight_through():
+    class Doubled:
+        kind = "doubled"
+
+        def draw(self, source, rng):
+            return versions.Draw(source.volume.with_voxels(2 * source.volume.voxels))
+
+    target, volume = toys.target_of(toys.Sharpening()), toys.head(12)
+    voxels = torch.from_numpy(volume.voxels).requires_grad_()
+    seen, _ = view(Doubled(), source_of(volume, target), voxels, np.random.default_rng(0))
+    np.testing.assert_allclose(seen.detach(), 2 * volume.voxels, rtol=1e-6)
+    (gradient,) = torch.autograd.grad(seen.sum(), voxels)
+    assert (gradient == 1).all()
+
+
+def test_rebuilt_check_gives_the_shields_own_evidence(shield):
+    target, volume = shield.target, toys.head(16, dtype="int16")
+    case = Case.of(target, volume, EPS, torch.Generator().manual_seed(0))
+    gate = Gate(case, shield, draws=1)
+    x = case.project(case.x + EPS * case.uniform(case.x.shape))
+    seen = observe(target, target.unwindow(x, volume), FAMILY, seed=5)
+    p = torch.softmax(target.logits(target.window(target.unwindow(x, volume))), 1)
+    ours = np.array([disagreement(p, q).numpy() for _, q in gate.observed(x, seed=5)])
+    np.testing.assert_allclose(ours, seen.disagreements, atol=2e-3)
+
+
+def test_threshold_is_where_the_alarm_begins(shield):
+    threshold, clean = loudest_silent(shield.calibration, shield.alpha), shield.calibration
+    quiet, loud = (
+        detector.p_value(threshold * factor, clean.instability, clean.subjects) for factor in (0.99, 1.01)
+    )
+    assert quiet > shield.alpha >= loud
+
+
+def test_alarm_gradient_is_the_slope_of_the_evidence(shield):
+    case = Case.of(shield.target, toys.head(16), EPS, torch.Generator().manual_seed(0))
+    gate = Gate(case, shield, draws=1)
+    x = case.project(case.x + 0.5 * EPS * case.uniform(case.x.shape))
+    state = case.generator.get_state()
+    alarm = gate.look(x).alarm
+    values = []
+    for sign in (-1, 1):
+        case.generator.set_state(state)
+        values.append(gate.loudness(case.project(x + sign * 0.05 * EPS * alarm.sign())))
+    assert values[1] > values[0]
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_adaptive_attack_keeps_bound_and_seed(name, shield):
+    attack = load_attack(name, shield=shield, steps=3, draws=1)
+    first, again = (attack(shield.target, toys.head(12), EPS, seed=2) for _ in range(2))
+    assert 0 < first.linf <= EPS
+    np.testing.assert_array_equal(first.volume.voxels, again.volume.voxels)
+
+
+def test_adaptive_attacks_never_ask_for_the_seed(shield):
+    volume, results = toys.head(12), []
+    for seed in (None, 7):
+        known = Shield(shield.target, shield.calibration, alpha=shield.alpha, seed=seed)
+        attack = load_attack("adaptive-stability", shield=known, steps=3, draws=1)
+        results.append(attack(shield.target, volume, EPS).volume.voxels)
+    np.testing.assert_array_equal(*results)
+
+
+def loudness_of(shield: Shield, attacked) -> float:
+    """Of one check with the shield's own code, in thresholds; a mean over its seeds."""
+    scale = shield.calibration.normaliser
+    found = [observe(shield.target, attacked, FAMILY, seed).disagreements for seed in range(5)]
+    return float(np.mean([scale.instability(d) for d in found])) / loudest_silent(
+        shield.calibration, shield.alpha
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["adaptive-joint", "adaptive-stability", "adaptive-selective", "adaptive-orthogonal"]
+)
+def test_knowing_the_shield_makes_an_attack_quieter(name, shield):
+    volume = toys.head(16)
+    blind = PGD(steps=15)(shield.target, volume, EPS)
+    knowing = load_attack(name, shield=shield, steps=15, draws=3)(shield.target, volume, EPS)
+    assert loudness_of(shield, blind.volume) > 1
+    assert loudness_of(shield, knowing.volume) < loudness_of(shield, blind.volume)
+    assert knowing.dice_drop > 0.01
+
+
+def test_more_weight_on_stability_makes_a_quieter_attack(shield):
+    volume = toys.head(16)
+    loudness = []
+    for weight in (0.0, 0.5, 2.0):
+        attack = load_attack("adaptive-joint", shield=shield, weight=weight, steps=15, draws=3)
+        loudness.append(loudness_of(shield, attack(shield.target, volume, EPS).volume))
+    assert loudness[2] < loudness[0]
+
+
+def test_attack_through_the_reformer_breaks_the_vote_where_plain_pgd_does_not(shield):
+    volume = toys.head(16)
+    clean = shield.target.probabilities(volume).argmax(0)
+
+    def vote_dice(attacked) -> float:
+        vote = observe(shield.target, attacked, FAMILY, 3).vote.argmax(0)
+        return float(
+            np.mean(
+                [
+                    2 * ((vote == s) & (clean == s)).sum() / ((vote == s).sum() + (clean == s).sum())
+                    for s in (1, 2)
+                ]
+            )
+        )
+
+    plain = PGD(steps=15)(shield.target, volume, EPS).volume
+    through = load_attack("adaptive-reformed", shield=shield, steps=15, draws=3)(
+        shield.target, volume, EPS
+    ).volume
+    assert vote_dice(through) < vote_dice(plain) - 0.02
+
+
+def test_projection_leaves_nothing_along_the_other_gradient():
+    a, b = torch.randn(2, 100, generator=torch.Generator().manual_seed(0))
+    assert float((without(a, b) * b).sum()) == pytest.approx(0, abs=1e-4)
+
+
+def test_adaptive_attack_needs_its_shield():
+    with pytest.raises(InputError, match="needs its 'shield'"):
+        load_attack("adaptive-stability")
+
+
+def test_attack_reports_progress_to_the_end(shield):
+    fractions: list[float] = []
+    attack = load_attack("adaptive-stability", shield=shield, steps=4, draws=1)
+    attack(shield.target, toys.head(12), EPS, progress=lambda fraction, step: fractions.append(fraction))
+    assert fractions == sorted(fractions) and fractions[-1] > 0.8
+    assert replace(attack, steps=8).expected_passes > attack.expected_passes
