@@ -32,6 +32,7 @@ class Undefended:
 
     name: str = "none"
     identity: str = "none"
+    wants_threshold: bool = False
 
     def judge(self, target: Asked, volume: Volume, seed: int) -> Opinion:
         """No suspicion, and no other segmentation than the target's."""
@@ -64,6 +65,7 @@ class Filtered:
 
     filter: Filter
     strength: float
+    wants_threshold: bool = True
 
     @property
     def name(self) -> str:

@@ -106,6 +106,7 @@ class Bench:
     _volumes: dict[Head, Volume] = field(default_factory=dict)
     _hashes: dict[Head, str] = field(default_factory=dict)
     _answers: dict[Head, Segmentation] = field(default_factory=dict)
+    _ready: dict[str, Defence] = field(default_factory=dict)
 
     @cached_property
     def _asked(self) -> Asked:
@@ -117,7 +118,7 @@ class Bench:
         cells = self.plan.cells(self.target.name)
         if isinstance(self.target, DifferentiableTarget):
             return cells
-        return tuple(cell for cell in cells if cell.kind is not Kind.ATTACK)
+        return tuple(cell for cell in cells if not cell.kind.attacked)
 
     def completes_head(self, cell: Cell) -> bool:
         """Whether the next cell is of another head."""
@@ -126,7 +127,7 @@ class Bench:
 
     def rows(self, cell: Cell, defences: list[Defence]) -> list[dict]:
         """What was measured of a cell."""
-        return [self.ledger.rows[self._key(cell, defence)] for defence in defences]
+        return [self.ledger.rows[self._key(cell, defence)] for defence in _seeing(cell, defences)]
 
     def measure(self, cell: Cell, defences: list[Defence], say: Say) -> bool:
         """Measure a cell where that was not done yet; whether there was anything to do.
@@ -134,7 +135,7 @@ class Bench:
         Raises:
             Cancelled: when asked to stop.
         """
-        missing = [d for d in defences if self._key(cell, d) not in self.ledger.rows]
+        missing = [d for d in _seeing(cell, defences) if self._key(cell, d) not in self.ledger.rows]
         if missing:
             say(cell.title)
             self._measure(cell, missing, say)
@@ -146,7 +147,7 @@ class Bench:
         try:
             volume = self.volume(cell.head)
             facts: dict = {}
-            if cell.kind is Kind.ATTACK:
+            if cell.kind.attacked:
                 reference = self._clean_answer(cell.head)
                 volume, facts = self._attacked(cell)
             elif cell.name and not cell.head.shift:
@@ -156,7 +157,7 @@ class Bench:
             for defence in defences:
                 self._add(cell, defence, {"skipped": str(error)})
             return
-        if cell.kind is not Kind.ATTACK:
+        if not cell.kind.attacked:
             reference = plain
         facts["dice_original"] = mean_dice(plain, reference)
         for defence in defences:
@@ -211,7 +212,7 @@ class Bench:
         path = self.plan.work / "attacked" / f"{key}.nrrd"
         row = self.ledger.rows.get(key)
         if row is None or not path.exists():
-            attack = self.preparation.attack(cell.name, cell.eps / 255)
+            attack = self.preparation.attack(cell.name, cell.eps / 255, self._ready.get(cell.against))
             clean = self.volume(cell.head)
             result = attack(
                 cast(DifferentiableTarget, self.target),
@@ -250,11 +251,10 @@ class Bench:
         Raises:
             Cancelled: when asked to stop.
         """
-        ready = []
         for name in self.plan.defences:
             say(f"preparing {name}")
-            ready.append(self.preparation.defence(name))
-        return ready
+            self._ready[name] = self.preparation.defence(name)
+        return list(self._ready.values())
 
     def _add(self, cell: Cell, defence: Defence, facts: dict) -> None:
         described = {
@@ -272,7 +272,17 @@ class Bench:
         """All that decides which volume the defences see."""
         head = self._hashes.get(cell.head) or self.volume(cell.head).sha256()
         self._hashes[cell.head] = head
-        return (self.target.sha256, head, cell.kind.value, cell.name, cell.eps, cell.draw, self.plan.seed)
+        known = self._ready[cell.against].identity if cell.against else ""
+        return (
+            self.target.sha256,
+            head,
+            cell.kind.value,
+            cell.name,
+            cell.eps,
+            cell.draw,
+            self.plan.seed,
+            known,
+        )
 
     def _key(self, cell: Cell, defence: Defence) -> str:
         return key_of(*self._identity(cell), defence.identity)
@@ -280,6 +290,13 @@ class Bench:
     def _seed(self, cell: Cell) -> int:
         """The same for all bounds, so that the curve over eps compares like with like."""
         return seed_of(self.plan.seed, cell.head.subject, cell.kind.value, cell.name, cell.draw)
+
+
+def _seeing(cell: Cell, defences: list[Defence]) -> list[Defence]:
+    """Those that a cell is shown to."""
+    if cell.against:
+        return [d for d in defences if d.name == cell.against]
+    return [d for d in defences if d.wants_threshold or cell.kind is not Kind.CALIBRATION]
 
 
 class _Forecast:

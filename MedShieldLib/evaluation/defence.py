@@ -41,6 +41,7 @@ class Defence(Protocol):
     Attributes:
         name: as in the tables.
         identity: changes whenever its opinions may change.
+        wants_threshold: whether calibration heads must show which scores are ordinary.
     """
 
     @property
@@ -48,6 +49,9 @@ class Defence(Protocol):
 
     @property
     def identity(self) -> str: ...  # noqa: D102
+
+    @property
+    def wants_threshold(self) -> bool: ...  # noqa: D102
 
     def judge(self, target: Asked, volume: Volume, seed: int) -> Opinion:
         """Its opinion of a volume; `seed` is of whatever it draws at random."""

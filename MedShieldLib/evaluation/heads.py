@@ -15,6 +15,7 @@ from MedShieldLib.evaluation.headline import HELD_OUT
 from MedShieldLib.volume import Volume
 
 MNI152 = "MNI152"
+MNI152_MM = 2
 # The reference target was trained on them, so for it they can only calibrate.
 _LABELLED = tuple(f"nichart_Subj{n}" for n in range(1, 13))
 # Other targets leave so many of these heads for testing.
@@ -49,9 +50,11 @@ class Head:
         """The volume."""
         if self.path is not None:
             return Volume.read(self.path)
-        from MedShieldLib.demo import mni152
+        from nilearn.datasets import load_mni152_template
 
-        return mni152()
+        from MedShieldLib.training.data import from_nibabel
+
+        return from_nibabel(load_mni152_template(resolution=MNI152_MM))
 
 
 def heads_for(target_name: str, data: Path | None, only: Iterable[str] = ()) -> tuple[Head, ...]:

@@ -37,6 +37,7 @@ class MagNet:
     autoencoder: nn.Module = field(repr=False)
     identity: str
     name: str = "magnet"
+    wants_threshold: bool = True
 
     @classmethod
     def fit(cls, setting: Setting, steps: int = STEPS) -> MagNet:
@@ -100,8 +101,8 @@ def on_grid(target: Target | Asked, volume: Volume) -> tuple[torch.Tensor, float
 
 
 def _patch(heads: list[torch.Tensor], generator: torch.Generator) -> torch.Tensor:
-    """(1, 48, 48, 48), or less where a head is smaller, from anywhere in any head."""
+    """(1, 48, 48, 48), or less if any head is smaller, from anywhere in one of them."""
     head = heads[int(torch.randint(len(heads), (1,), generator=generator))]
-    edge = min(_EDGE, *head.shape)
+    edge = min(_EDGE, *(n for each in heads for n in each.shape))  # the same in a whole batch
     k, j, i = (int(torch.randint(n - edge + 1, (1,), generator=generator)) for n in head.shape)
     return head[None, k : k + edge, j : j + edge, i : i + edge]

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from MedShieldLib import shifts
-from MedShieldLib.attacks import ATTACKS, load_attack
+from MedShieldLib.attacks import ADAPTIVE, ATTACKS, load_attack
 from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.benign import SHIFTS
 from MedShieldLib.evaluation.heads import Head, Role, heads_for
@@ -34,8 +35,22 @@ DEFENCES = (
     "shield",
 )
 QUICK_DEFENCES = ("none", "gaussian", "frequency-refinement", "spectrum-only", "shield-quick", "shield")
+# The alarm rate of every figure.
+ALPHA = 0.05
 # These are made before a volume is attacked, from other volumes or on another target.
 PREPARED = ("universal", "transfer")
+# Attackers who know the shield. The last one, the strongest, is measured over its budget.
+KNOWING = (
+    "adaptive-reformed",
+    "adaptive-joint",
+    "adaptive-selective",
+    "adaptive-orthogonal",
+    "adaptive-stability:steps=10",
+    "adaptive-stability",
+    "adaptive-stability:steps=100",
+)
+# Who they know.
+SHIELDS = ("shield-quick", "shield")
 
 
 class Kind(str, Enum):
@@ -45,6 +60,12 @@ class Kind(str, Enum):
     CLEAN = "clean"
     SHIFT = "shift"
     ATTACK = "attack"
+    ADAPTIVE = "adaptive"
+
+    @property
+    def attacked(self) -> bool:
+        """Whether somebody tampered with the volume."""
+        return self in (Kind.ATTACK, Kind.ADAPTIVE)
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,7 @@ class Cell:
         name: of the shift or attack (see `parse_attack`); "" when clean.
         eps: the attack's bound in 255ths of the target's window.
         draw: which of several random draws of a shift.
+        against: the shield that the attacker knows, the only one that the cell is shown to; "" for all.
     """
 
     kind: Kind
@@ -64,16 +86,17 @@ class Cell:
     name: str = ""
     eps: float = 0.0
     draw: int = 0
+    against: str = ""
 
     @property
     def title(self) -> str:
         """For people."""
-        bound = f" {self.eps:g}/255" if self.kind is Kind.ATTACK else ""
+        bound = f" {self.eps:g}/255" if self.kind.attacked else ""
         return f"{self.head.subject}, {self.name or self.kind.value}{bound}"
 
     def cost(self, defences: int) -> float:
         """Roughly, in inferences."""
-        passes = expected_passes(self.name) if self.kind is Kind.ATTACK else 0
+        passes = expected_passes(self.name) if self.kind.attacked else 0
         return 3 * passes + 2 * defences
 
 
@@ -85,7 +108,7 @@ class Plan:
         data: folder of development data; None uses MNI152 alone.
         work: for finished cells, attacked volumes and what defences learned.
         targets: names, see `TARGETS`.
-        attacks: as for `parse_attack`.
+        attacks: as for `parse_attack`; adaptive ones are run against every shield of `defences`.
         eps: L-infinity bounds in 255ths of the target's window.
         defences: names, see `DEFENCES`.
         shifts: benign shifts by name, see `benign.SHIFTS`.
@@ -97,7 +120,7 @@ class Plan:
     data: Path | None
     work: Path
     targets: tuple[str, ...] = TARGETS
-    attacks: tuple[str, ...] = tuple(ATTACKS)
+    attacks: tuple[str, ...] = (*ATTACKS, *KNOWING)
     eps: tuple[float, ...] = (2, 4, 8)
     defences: tuple[str, ...] = DEFENCES
     shifts: tuple[str, ...] = tuple(SHIFTS)
@@ -157,9 +180,22 @@ class Plan:
         elif head.role is Role.TEST:
             yield Cell(Kind.CLEAN, head)
             for name in self.attacks:
-                yield from (Cell(Kind.ATTACK, head, name, eps) for eps in self.eps)
+                yield from self._attacks_of(head, name)
             for name in self.shifts:
                 yield from (Cell(Kind.SHIFT, head, name, draw=draw) for draw in range(self.draws))
+
+    def _attacks_of(self, head: Head, name: str) -> Iterator[Cell]:
+        for eps in self.eps:
+            if is_adaptive(name):
+                known = (shield for shield in SHIELDS if shield in self.defences)
+                yield from (Cell(Kind.ADAPTIVE, head, name, eps, against=shield) for shield in known)
+            else:
+                yield Cell(Kind.ATTACK, head, name, eps)
+
+
+def is_adaptive(text: str) -> bool:
+    """Whether an attack needs a shield to attack."""
+    return parse_attack(text)[0] in ADAPTIVE
 
 
 def parse_attack(text: str) -> tuple[str, dict]:
@@ -185,6 +221,9 @@ def expected_passes(text: str) -> int:
         InputError: if there is no such attack, or it has no such parameter.
     """
     name, parameters = parse_attack(text)
+    if name in ADAPTIVE:
+        attack: Any = load_attack(name, shield=None, **parameters)
+        return attack.steps * (1 + attack.draws)
     return 40 if name in PREPARED else load_attack(name, **parameters).expected_passes
 
 

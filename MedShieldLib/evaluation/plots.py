@@ -80,7 +80,7 @@ def _failures(rows: Sequence[Row]) -> Figure | None:
     from MedShieldLib.evaluation.tables import SHIELD, silent_rate
 
     def draw(axes: Axes, mine: Sequence[Row]) -> None:
-        attacked = [r for r in mine if r.kind is Kind.ATTACK and r.defence == SHIELD]
+        attacked = [r for r in mine if r.kind.attacked and r.defence == SHIELD]
         bounds = sorted({r.eps for r in attacked})
         for eps, color in zip(bounds, _MUTED, strict=False):
             points = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
-from MedShieldLib.attacks import load_attack
+from MedShieldLib.attacks import ADAPTIVE, load_attack
 from MedShieldLib.attacks.base import Attack
 from MedShieldLib.attacks.transfer import Transfer
 from MedShieldLib.attacks.universal import Universal
@@ -19,10 +19,11 @@ from MedShieldLib.calibration import Calibration
 from MedShieldLib.evaluation.baselines import FILTERS, Filtered, Undefended
 from MedShieldLib.evaluation.defence import Defence, Setting
 from MedShieldLib.evaluation.magnet import MagNet
-from MedShieldLib.evaluation.plan import parse_attack
+from MedShieldLib.evaluation.plan import ALPHA, parse_attack
 from MedShieldLib.evaluation.published import Published
 from MedShieldLib.evaluation.shielded import Shielded, calibration_for
 from MedShieldLib.evaluation.spectrum import SpectrumDetector
+from MedShieldLib.shield import Shield
 from MedShieldLib.targets import DifferentiableTarget, Target, load_target
 
 # A universal perturbation is fitted on so many heads.
@@ -62,8 +63,13 @@ class Preparation:
             return learned[name](self.learning)
         return Filtered.fit(next(family for family in FILTERS if family.name == name), self.learning)
 
-    def attack(self, text: str, eps: float) -> Attack:
+    def attack(self, text: str, eps: float, against: Defence | None = None) -> Attack:
         """An attack by its text (see `plan.parse_attack`), ready for the bound `eps`.
+
+        Args:
+            text: name and parameters.
+            eps: in units of the target's window.
+            against: the shield that an adaptive attack knows, with its calibration and alarm rate.
 
         Raises:
             Cancelled: when asked to stop.
@@ -71,6 +77,9 @@ class Preparation:
         name, parameters = parse_attack(text)
         if name == "transfer":
             return Transfer(_surrogate(self.learning.target))
+        if name in ADAPTIVE:
+            assert isinstance(against, Shielded)
+            parameters["shield"] = Shield(self.learning.target, against.calibration, alpha=ALPHA)
         return self._universal(eps) if name == "universal" else load_attack(name, **parameters)
 
     @cached_property

@@ -46,6 +46,7 @@ class Published:
     reformer: MagNet
     identity: str
     name: str = "park-2020"
+    wants_threshold: bool = True
 
     @classmethod
     def fit(cls, setting: Setting, steps: int = STEPS, reformer_steps: int | None = None) -> Published:

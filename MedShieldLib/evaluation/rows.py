@@ -18,9 +18,8 @@ import numpy as np
 
 from MedShieldLib.detector import p_value
 from MedShieldLib.evaluation.baselines import write_text
-from MedShieldLib.evaluation.plan import Kind
+from MedShieldLib.evaluation.plan import ALPHA, Kind
 
-ALPHA = 0.05
 # An attack that takes less Dice than this has not done anything that a detector must see.
 EFFECTIVE = 0.05
 

@@ -32,6 +32,7 @@ class Shielded:
 
     calibration: Calibration = field(repr=False)
     name: str = "shield"
+    wants_threshold: bool = False
 
     @property
     def identity(self) -> str:

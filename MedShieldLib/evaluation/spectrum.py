@@ -34,6 +34,7 @@ class SpectrumDetector:
     whitening: np.ndarray
     name: str = "spectrum-only"
     identity: str = "spectrum-only"
+    wants_threshold: bool = True
 
     @classmethod
     def fit(cls, setting: Setting) -> SpectrumDetector:

@@ -15,11 +15,12 @@ import numpy as np
 from MedShieldLib import __version__
 from MedShieldLib.evaluation.baselines import write_text
 from MedShieldLib.evaluation.metrics import Estimate, auroc, over_subjects
-from MedShieldLib.evaluation.plan import Kind, Plan
-from MedShieldLib.evaluation.rows import ALPHA, EFFECTIVE, Row, grouped, rows_of, write_csv
+from MedShieldLib.evaluation.plan import ALPHA, Kind, Plan
+from MedShieldLib.evaluation.rows import EFFECTIVE, Row, grouped, rows_of, write_csv
 
 SHIELD = "shield"
 # Dice lost unnoticed that counts as a silent failure, by bound in 255ths.
+_DICE = ("original", "defended", "given")
 SILENT_DROP: dict[float, float] = {2: 0.05, 4: 0.05, 8: 0.10}
 
 
@@ -61,6 +62,7 @@ def report(rows: list[Row], skipped: list[str], plan: Plan, pictures: dict[str, 
         "volumes of the same target (mean and worst over pairs of attack and target), and against clean "
         "ones alone.",
         detection(tests),
+        _thresholds(rows),
         f"By attack, {SHIELD}:",
         detection_by_attack(tests),
         "## Defended segmentation",
@@ -72,6 +74,10 @@ def report(rows: list[Row], skipped: list[str], plan: Plan, pictures: dict[str, 
         f"Share of benign volumes that {SHIELD} calls an attack, or out of distribution, at {ALPHA:.0%}; and "
         "of the other detectors, attack alarms alone.",
         false_alarms(tests),
+        "## Attackers who know the shield",
+        "Dice on volumes attacked by those who know everything but the seed of a check: of the target alone, "
+        "of the shield's recommendation, and of what the user is given.",
+        knowing(tests),
         "## Silent failures",
         "No attack alarm, and more Dice lost in what the user is given than .05 (.10 at 8/255).",
         silent_failures(tests),
@@ -180,10 +186,24 @@ def false_alarms(rows: Sequence[Row]) -> str:
     return _table(("shift", "volumes", "attack", "out of distribution", *others), lines)
 
 
+def knowing(rows: Sequence[Row]) -> str:
+    """Per target, shield, adaptive attack and bound: what it does to the target, the alarm and the answer."""
+    mine = [r for r in rows if r.kind is Kind.ADAPTIVE]
+    lines = []
+    for (target, defence, name, eps), group in grouped(
+        mine, lambda r: (r.target, r.defence, r.name, r.eps)
+    ).items():
+        dice = [_figure(_estimate(group, partial(_mean_of, f"dice_{of}"))) for of in _DICE]
+        alarms = _figure(_estimate(group, partial(_mean_of, "alarm")))
+        lines.append((target, defence, name, f"{eps:g}", *dice, alarms, _figure(silent_rate(group, eps))))
+    headings = ("target", "defence", "attack", "eps", *_DICE, "alarms", "silent failures")
+    return _table(headings, lines)
+
+
 def silent_failures(rows: Sequence[Row]) -> str:
     """Per defence and attack: share of silent failures by bound, with the passes that the attack spent."""
     bounds, lines = _bounds(rows), []
-    attacked = [r for r in rows if r.kind is Kind.ATTACK]
+    attacked = [r for r in rows if r.kind.attacked]
     for (defence, name), group in grouped(attacked, lambda r: (r.defence, r.name)).items():
         rates = [_figure(silent_rate(group, eps)) for eps in bounds]
         extra = _mean(r.extra_inferences for r in group)
@@ -227,7 +247,7 @@ def detection_rate(rows: Sequence[Row], eps: float) -> Estimate:
 def silent_rate(rows: Sequence[Row], eps: float) -> Estimate:
     """Share of attacks at one bound that fail silently."""
     drop = SILENT_DROP.get(eps, EFFECTIVE)
-    at = [r for r in rows if r.kind is Kind.ATTACK and r.eps == eps]
+    at = [r for r in rows if r.kind.attacked and r.eps == eps]
     return _estimate(at, lambda g: _mean(r.silent_failure(drop) for r in g))
 
 
@@ -261,10 +281,45 @@ def _goals(rows: Sequence[Row]) -> str:
                 _pair(_mean(means), _least(means)),
             )
         )
+    lines += _knowing_goals(mine)
     lost = [100 * (1 - _mean(values)) for values in _given_and_defended(clean)]
     lines.append(("clean Dice lost, points, gated / always on", "<= .2 / <= 1.5", _pair(*lost)))
     lines.append(("extra inferences of a check", "<= 6", f"{_mean(r.extra_inferences for r in mine):.0f}"))
     return _table(("figure", "goal", "measured"), lines)
+
+
+def _knowing_goals(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """The strongest adaptive attack, and the worst of all on each volume: an attacker can try them all."""
+    adaptive = [r for r in rows if r.kind is Kind.ADAPTIVE]
+    lines = []
+    for eps, goal in ((4, ".25"), (8, ".20")):
+        at = [r for r in adaptive if r.eps == eps]
+        by_attack = grouped(at, lambda r: r.name).values()
+        worst = _most(silent_rate(group, eps).value for group in by_attack)
+        on_each = grouped(at, lambda r: (r.target, r.subject)).values()
+        either = _mean(any(r.silent_failure(SILENT_DROP[eps]) for r in group) for group in on_each)
+        name = f"adaptive, eps {eps}: silent failures, strongest attack / best of all"
+        lines.append((name, f"<= {goal}", _pair(worst, either)))
+    dice = [
+        _mean(r.dice_defended for r in group)
+        for group in grouped((r for r in adaptive if r.eps == 8), lambda r: r.name).values()
+    ]
+    name = "adaptive, eps 8: defended / clean Dice, mean / strongest attack"
+    return [*lines, (name, ">= .93", _pair(_mean(dice), _least(dice)))]
+
+
+def _thresholds(rows: Sequence[Row]) -> str:
+    """Which baselines have so few scores of calibration heads that they cannot raise an alarm at all."""
+    clean = grouped((r for r in rows if r.kind is Kind.CALIBRATION), lambda r: (r.target, r.defence))
+    few = {pair: len(group) for pair, group in clean.items() if ALPHA * (len(group) + 1) < 1}
+    found = [
+        f"{defence} on {target}: {n} clean scores, too few for {ALPHA:.0%}; it can raise no alarm."
+        for (target, defence), n in few.items()
+    ]
+    return (
+        "\n".join(f"- {line}" for line in found)
+        or "Every baseline has enough clean scores for its threshold."
+    )
 
 
 def _given_and_defended(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
@@ -292,7 +347,7 @@ def _with_detector(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _bounds(rows: Iterable[Row]) -> list[float]:
-    return sorted({r.eps for r in rows if r.kind is Kind.ATTACK})
+    return sorted({r.eps for r in rows if r.kind.attacked})
 
 
 def _estimate(rows: Sequence[Row], statistic: Callable[[list[Row]], float]) -> Estimate:

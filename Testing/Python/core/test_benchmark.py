@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from MedShieldLib import demo
 from MedShieldLib.errors import Cancelled, InputError
-from MedShieldLib.evaluation import benchmark, tables
+from MedShieldLib.evaluation import benchmark, heads, tables
 from MedShieldLib.evaluation.heads import Role, heads_for
 from MedShieldLib.evaluation.ledger import Ledger
 from MedShieldLib.evaluation.plan import Kind, Plan, duration, parse_attack
@@ -38,7 +37,7 @@ def nervous_network() -> NetworkTarget:
 @pytest.fixture(scope="module")
 def toy():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "RESOLUTION_MM", 4)
+        patch.setattr(heads, "MNI152_MM", 4)
         patch.setattr(benchmark, "load", lambda name, data: nervous_network())
         yield
 
@@ -49,7 +48,7 @@ def plan(tmp_path_factory) -> Plan:
         data=None,
         work=tmp_path_factory.mktemp("work"),
         targets=("toy",),
-        attacks=("pgd:steps=5", "fgsm"),
+        attacks=("pgd:steps=5", "fgsm", "adaptive-stability:steps=3,draws=2"),
         eps=(1, 8),
         defences=DEFENCES,
         shifts=("gamma", "matrix-size"),
@@ -101,9 +100,10 @@ def test_a_line_that_was_cut_off_is_measured_again(toy, plan, measured):
 
 def test_every_cell_is_measured_by_every_defence(plan, measured):
     cells = plan.cells("toy")
-    assert len(measured) == len(cells) * len(DEFENCES)
     kinds = {kind: sum(cell.kind is kind for cell in cells) for kind in Kind}
-    assert kinds == {Kind.CALIBRATION: 8, Kind.CLEAN: 1, Kind.SHIFT: 2, Kind.ATTACK: 4}
+    assert kinds == {Kind.CALIBRATION: 8, Kind.CLEAN: 1, Kind.SHIFT: 2, Kind.ATTACK: 4, Kind.ADAPTIVE: 2}
+    # Two defences need no calibration heads, and an adaptive attack is shown to the shield that it knows.
+    assert len(measured) == 8 * 2 + 7 * len(DEFENCES) + 2 * 1
 
 
 def test_stronger_attacks_do_more_harm_and_keep_their_bound(measured):
@@ -126,6 +126,15 @@ def test_the_target_alone_detects_nothing_and_a_low_pass_helps(measured):
     assert strong["spectrum-only"].extra_inferences == 0
 
 
+def test_an_adaptive_attack_is_shown_to_the_shield_that_it_knows(measured):
+    rows, _ = rows_of(measured)
+    adaptive = [r for r in rows if r.kind is Kind.ADAPTIVE]
+    assert {r.defence for r in adaptive} == {"shield"} and {r.eps for r in adaptive} == {1, 8}
+    assert all(0 < r.facts["linf"] <= r.eps / 255 * 1.0001 for r in adaptive)
+    blind = next(r for r in rows if r.name == "pgd:steps=5" and r.eps == 8 and r.defence == "shield")
+    assert min(r.score for r in adaptive) < blind.score
+
+
 def test_baselines_get_p_values_from_calibration_heads_only(measured):
     rows, _ = rows_of(measured)
     clean = [r for r in rows if r.kind is Kind.CALIBRATION and r.defence == "low-pass"]
@@ -137,9 +146,15 @@ def test_baselines_get_p_values_from_calibration_heads_only(measured):
 def test_report_holds_tables_plots_and_the_command(plan, measured, tmp_path):
     path = tables.write_report(measured, plan, tmp_path / "report", "medshield benchmark --quick")
     text = path.read_text()
-    for expected in ("medshield benchmark --quick", "| pgd:steps=5 |", "## False alarms", "![ROC](roc.svg)"):
+    for expected in (
+        "medshield benchmark --quick",
+        "| pgd:steps=5 |",
+        "## Attackers who know the shield",
+        "![ROC](roc.svg)",
+    ):
         assert expected in text
     assert "nan" not in text
+    assert "low-pass on toy: 8 clean scores, too few for 5%" in text
     for name in ("roc.svg", "dice.svg", "failures.svg", "false_alarms.svg"):
         assert (path.parent / name).read_text().startswith("<?xml")
     with (path.parent / "benchmark.csv").open() as file:
@@ -150,8 +165,8 @@ def test_report_holds_tables_plots_and_the_command(plan, measured, tmp_path):
 
 def test_subjects_are_never_on_both_sides(dev_data: Path):
     for target in ("brain-tissue", "deepbet"):
-        heads = heads_for(target, dev_data)
-        sides = {role: {h.subject for h in heads if h.role is role} for role in Role}
+        found = heads_for(target, dev_data)
+        sides = {role: {h.subject for h in found if h.role is role} for role in Role}
         assert all(sides.values())
         for first in Role:
             for second in Role:
