@@ -52,14 +52,15 @@ class Control:
     def cancelled(self) -> bool:
         return self._stop.is_set()
 
-    def part(self, begin: float, end: float) -> Callable[[float, str], None]:
-        """A progress callback whose 0 to 1 is `begin` to `end` of the whole job."""
-        return lambda fraction, step: self.progress(begin + (end - begin) * fraction, step)
+    def part(self, begin: float, end: float, name: str = "") -> Callable[[float, str], None]:
+        """A progress callback whose 0 to 1 is `begin` to `end` of the job; `name` precedes its steps."""
+        prefix = f"{name}: " if name else ""
+        return lambda fraction, step: self.progress(begin + (end - begin) * fraction, prefix + step)
 
-    def stage(self, begin: float, end: float) -> Control:
-        """The same control for one job of several: its progress is `begin` to `end` of the whole."""
+    def stage(self, begin: float, end: float, name: str = "") -> Control:
+        """The same control for one job of several, whose progress is a `part` of this one's."""
         stage = copy.copy(self)
-        stage.progress = self.part(begin, end)
+        stage.progress = self.part(begin, end, name)
         return stage
 
     @contextmanager

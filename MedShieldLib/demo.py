@@ -17,7 +17,6 @@ from MedShieldLib.volume import Segmentation, Volume
 TARGET = "brain-tissue"
 EPS = 8 / 255
 SEED = 1
-RESOLUTION_MM = 2
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ def run(folder: Path, control: Control) -> tuple[Finding, Finding]:
     with control.writing():
         folder.mkdir(parents=True, exist_ok=True)
         volume.write(clean)
-    AttackJob(clean, TARGET, EPS, attacked, force=True).run(control.stage(0.02, 0.5))
-    before = _check(clean, folder / "check_clean", control.stage(0.5, 0.7))
-    after = _check(attacked, folder / "check_attacked", control.stage(0.7, 1.0))
+    AttackJob(clean, TARGET, EPS, attacked, force=True).run(control.stage(0.02, 0.6, "Attack"))
+    before = _check(clean, folder / "check_clean", control.stage(0.6, 0.8, "Clean volume"))
+    after = _check(attacked, folder / "check_attacked", control.stage(0.8, 1.0, "Attacked volume"))
     return (
         _finding("Clean", folder / "check_clean", before, before.original),
         _finding("Attacked", folder / "check_attacked", after, before.original),
@@ -53,12 +52,15 @@ def run(folder: Path, control: Control) -> tuple[Finding, Finding]:
 
 
 def mni152() -> Volume:
-    """The MNI152 T1 template (Fonov et al. 2011), skull-stripped, as the package nilearn ships it."""
+    """The MNI152 T1 template (Fonov et al. 2011), 1 mm, skull-stripped, as the package nilearn ships it."""
     from nilearn.datasets import load_mni152_template
 
     from MedShieldLib.training.data import from_nibabel
 
-    return from_nibabel(load_mni152_template(resolution=RESOLUTION_MM))
+    volume = from_nibabel(load_mni152_template(resolution=1))
+    # An even number of voxels, so that the target's 2 mm cells fit: an attack is weaker where they do not.
+    k, j, i = (n // 2 * 2 for n in volume.voxels.shape)
+    return volume.with_voxels(volume.voxels[:k, :j, :i].copy())
 
 
 def _check(volume: Path, out: Path, control: Control) -> CheckResult:

@@ -89,10 +89,10 @@ def show_attack(result: AttackResult, path: Path) -> None:
 
 def show_demo(findings: tuple[Finding, ...]) -> None:
     """The verdicts side by side, and where the reports are."""
-    table = Table(title="Dice (mean of the tissues) against the segmentation of the clean volume")
+    table = Table(caption="Dice: mean of the tissues, against the segmentation of the clean volume")
     for heading in ("Volume", "Verdict", "p (attack)"):
         table.add_column(heading)
-    for heading in ("Original", "Defended"):
+    for heading in ("Original Dice", "Defended Dice"):
         table.add_column(heading, justify="right")
     for found in findings:
         verdict = found.result.verdict

@@ -17,6 +17,7 @@ import pytest
 from MedShieldLib import __version__
 from MedShieldLib.agreement import dice
 from MedShieldLib.cli import parse_eps
+from MedShieldLib.demo import mni152
 from MedShieldLib.errors import InputError
 from MedShieldLib.volume import Volume
 
@@ -26,9 +27,9 @@ STRUCTURE = {"value": 1, "name": "Liver", "color": [0.8, 0.4, 0.3]}
 
 
 @pytest.fixture(scope="module")
-def head(mni_2mm: Volume, tmp_path_factory) -> Path:
+def head(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("scans with ünïcode") / "MNI 152.nii.gz"
-    mni_2mm.write(path)
+    mni152().write(path)
     return path
 
 
@@ -244,7 +245,7 @@ def test_help_tells_commands_and_exit_codes():
 def test_info_says_what_a_volume_holds(head):
     run = medshield("info", head)
     assert run.returncode == 0
-    assert "99 x 117 x 95" in run.stdout and "float32" in run.stdout and "yes" in run.stdout
+    assert "196 x 232 x 188" in run.stdout and "float32" in run.stdout and "yes" in run.stdout
 
 
 def test_info_says_why_a_volume_cannot_be_checked(tmp_path):

@@ -74,8 +74,8 @@ def test_writing_does_not_begin_after_a_stop():
 def test_stages_share_the_stop_and_divide_the_progress():
     seen = []
     control = Control(lambda fraction, step: seen.append((round(fraction, 3), step)))
-    second = control.stage(0.5, 1.0)
-    second.progress(0.5, "half of the second half")
+    second = control.stage(0.5, 1.0, "Second")
+    second.progress(0.5, "half of it")
     control.cancel()
-    assert seen == [(0.75, "half of the second half")]
+    assert seen == [(0.75, "Second: half of it")]
     assert second.cancelled()
