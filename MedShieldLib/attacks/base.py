@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +20,8 @@ from MedShieldLib.attacks.losses import LossFunction, Reference
 from MedShieldLib.attacks.ssim import ssim
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.targets.base import DifferentiableTarget
+from MedShieldLib.targets.grid import WorkingGrid
+from MedShieldLib.targets.network import add_within
 from MedShieldLib.volume import Volume
 
 Progress = Callable[[float, str], None]
@@ -64,7 +67,11 @@ class AttackResult:
 
 @dataclass
 class Case:
-    """One volume under attack, in window space: what an attack may ask and where it may go.
+    """One volume under attack: what an attack may ask and where it may go.
+
+    The search space is the file's own voxels, in units of the target's window. (A search on the target's
+    grid loses much of what it found when it is written to voxels that do not fit that grid.) Every answer
+    is that to the volume as it would be written, rounding included.
 
     Every pass through `logits` is counted, checked for cancellation and reported as progress. Every answer
     that comes by `gradient` or `look` is judged: `best` is the input with the lowest score so far, which is
@@ -73,8 +80,10 @@ class Case:
     Attributes:
         target: the target under attack.
         volume: the clean volume.
-        x: its window, (1, 1, K, J, I) in [0, 1].
-        reference: the target's answer to `x`.
+        x: its voxels, (1, 1, K, J, I); the target's window is [0, 1], voxels beyond it lie outside.
+        reference: the target's answer to them.
+        width: of the window, in the volume's intensity units.
+        grid: the target's working grid.
         eps: L-infinity bound around `x`.
         generator: the only source of randomness.
         expected_passes: for progress.
@@ -87,6 +96,8 @@ class Case:
     volume: Volume
     x: torch.Tensor
     reference: Reference
+    width: float
+    grid: WorkingGrid
     eps: float
     generator: torch.Generator
     expected_passes: int = 1
@@ -111,12 +122,15 @@ class Case:
         Raises:
             InputError: if the target finds no structure, for then nothing can be attacked.
         """
-        x = target.window(volume).detach().float()
         with torch.no_grad():
-            reference = Reference(target.logits(x))
+            reference = Reference(target.logits(target.window(volume)))
         if not reference.structures:
             raise InputError(f"Target '{target.name}' finds nothing in this volume; attack another one.")
-        return cls(target, volume, x, reference, eps, generator, expected_passes, progress, cancelled)
+        grid, width = target.grid(volume), window_width(target, volume)
+        x = _in_window_units(target, volume, grid, width)
+        return cls(
+            target, volume, x, reference, width, grid, eps, generator, expected_passes, progress, cancelled
+        )
 
     def __post_init__(self) -> None:
         self.judge(lambda labels: losses.mean_dice(labels, self.reference.labels))
@@ -128,10 +142,23 @@ class Case:
         self.best = self.x
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, C, K, J, I) of the target for an input of the shape of `x`."""
+        """(1, C, K', J', I') of the target for voxels of the shape of `x`."""
+        return self.answer(self.written(x), x)
+
+    def answer(self, written: Volume, x: torch.Tensor) -> torch.Tensor:
+        """The target's logits for a volume whose voxels, in window units, are a function `x` of others.
+
+        Going forward everything is as in a file; the gradient goes through the grid. It is stopped only
+        where the window clips so far that no change within eps comes back.
+        """
         if self.cancelled is not None and self.cancelled():
             raise Cancelled
-        answer = self.target.logits(x)
+        seen = self.target.window(written)
+        if x.requires_grad:
+            gridded = self.grid.to_grid(x[0, 0])[None, None]
+            reachable = (gridded.detach() > -self.eps) & (gridded.detach() < 1 + self.eps)
+            seen = seen + (gridded - gridded.detach()) * reachable
+        answer = self.target.logits(seen)
         self.passes += 1
         if self.progress is not None:
             self.progress(min(1.0, self.passes / self.expected_passes), "Attacking")
@@ -163,13 +190,26 @@ class Case:
         return logits
 
     def project(self, x: torch.Tensor, radius: float = 1.0) -> torch.Tensor:
-        """The nearest input within `radius` times eps of the clean one and within [0, 1]."""
+        """The nearest input within `radius` times eps of the clean one, and nowhere further out of [0, 1]."""
         reach = radius * self.eps * self.room
-        return x.clamp(self.x - reach, self.x + reach).clamp(0, 1)
+        return x.clamp((self.x - reach).maximum(self._floor), (self.x + reach).minimum(self._ceiling))
 
     def project_straight(self, x: torch.Tensor) -> torch.Tensor:
         """`project`, with the gradient passed on as if nothing had been clipped."""
         return x + (self.project(x) - x).detach()
+
+    def written(self, x: torch.Tensor) -> Volume:
+        """The volume with these voxels, in its own data type."""
+        change = (x.detach() - self.x)[0, 0] * self.width
+        return add_within(self.volume, change.numpy())
+
+    @cached_property
+    def _floor(self) -> torch.Tensor:
+        return self.x.clamp(max=0)
+
+    @cached_property
+    def _ceiling(self) -> torch.Tensor:
+        return self.x.clamp(min=1)
 
     def uniform(self, shape: Sequence[int]) -> torch.Tensor:
         """Uniform in [-1, 1]."""
@@ -229,7 +269,7 @@ class Attack(ABC):
         generator = torch.Generator().manual_seed(seed)
         inside = eps * (1 - _FLOAT32_ROOM)
         case = Case.of(target, volume, inside, generator, self.expected_passes, progress, cancelled)
-        attacked = target.unwindow(case.project(self.perturb(case)), volume)
+        attacked = case.written(case.project(self.perturb(case)))
         seconds = time.perf_counter() - began
         linf, l2 = distances(target, volume, attacked)
         return AttackResult(
@@ -240,7 +280,7 @@ class Attack(ABC):
             seed=seed,
             linf=linf,
             l2=l2,
-            ssim=ssim(case.x[0, 0].numpy(), target.window(attacked)[0, 0].numpy()),
+            ssim=ssim(target.window(volume)[0, 0].numpy(), target.window(attacked)[0, 0].numpy()),
             dice=_dice_between(target, volume, attacked),
             passes=case.passes,
             seconds=seconds,
@@ -263,6 +303,16 @@ def window_width(target: DifferentiableTarget, volume: Volume) -> float:
     x = target.window(precise)
     moved = target.unwindow(torch.where(x < 0.5, x + 0.5, x - 0.5), precise)
     return 2 * float(np.abs(moved.voxels - precise.voxels).max())
+
+
+def _in_window_units(
+    target: DifferentiableTarget, volume: Volume, grid: WorkingGrid, width: float
+) -> torch.Tensor:
+    """The voxels, scaled and shifted so that the target's window is [0, 1]."""
+    seen, gridded = target.window(volume)[0, 0], grid.to_grid(volume.voxels) / width
+    inside = (seen > 0) & (seen < 1)
+    shift = (gridded - seen)[inside].median() if inside.any() else gridded.min()
+    return torch.from_numpy(volume.voxels.astype(np.float64) / width - float(shift)).float()[None, None]
 
 
 def _dice_between(target: DifferentiableTarget, clean: Volume, attacked: Volume) -> dict[int, float]:

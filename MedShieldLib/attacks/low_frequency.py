@@ -20,14 +20,15 @@ class LowFrequency(Ascent):
     clipped perturbation, with nothing above the control grid's frequency but the interpolation's ripple.
 
     Attributes:
-        distance: voxels between control points.
+        distance_mm: between control points.
     """
 
     name: ClassVar[str] = "low-frequency"
-    distance: int = 8
+    distance_mm: float = 16.0
 
     def start(self, case: Case) -> torch.Tensor:
-        return case.uniform((1, 1, *(max(2, round(n / self.distance) + 1) for n in case.x.shape[2:])))
+        extents = zip(case.x.shape[2:], reversed(case.volume.spacing), strict=True)
+        return case.uniform((1, 1, *(max(2, round(n * mm / self.distance_mm) + 1) for n, mm in extents)))
 
     def render(self, case: Case, z: torch.Tensor) -> torch.Tensor:
         return case.project_straight(case.x + case.eps * smooth(z, case.x.shape))

@@ -32,5 +32,5 @@ class Transfer(Attack):
     def perturb(self, case: Case) -> torch.Tensor:
         how = (case.eps, case.generator, self.attack.expected_passes, case.progress, case.cancelled)
         theirs = Case.of(self.surrogate, case.volume, *how)
-        attacked = self.surrogate.unwindow(theirs.project(self.attack.perturb(theirs)), case.volume)
-        return case.project(case.target.window(attacked))
+        change = theirs.project(self.attack.perturb(theirs)) - theirs.x
+        return case.project(case.x + change * (theirs.width / case.width))

@@ -23,7 +23,7 @@ class Universal(Attack):
     Fit it on some volumes with `Universal.fit`, then call it on others: it asks the target nothing more.
 
     Attributes:
-        pattern: (1, 1, K, J, I) in [-1, 1], in eps; laid centre on centre.
+        pattern: (1, 1, K', J', I') in [-1, 1], in eps, on the target's grid; laid centre on centre.
     """
 
     name: ClassVar[str] = "universal"
@@ -51,7 +51,7 @@ class Universal(Attack):
         """
         generator = torch.Generator().manual_seed(seed)
         cases = [Case.of(target, volume, eps, generator, cancelled=cancelled) for volume in volumes]
-        shape = [max(case.x.shape[axis] for case in cases) for axis in (2, 3, 4)]
+        shape = [max(case.grid.shape[axis] for case in cases) for axis in range(3)]
         pattern = torch.rand((1, 1, *shape), generator=generator) * 2 - 1
         for epoch in range(epochs):
             size = step_size * (1 - epoch / epochs)
@@ -71,9 +71,10 @@ class Universal(Attack):
 
 
 def _lay(case: Case, pattern: torch.Tensor) -> torch.Tensor:
-    """The case's input under the pattern, cut or filled up with nothing around the centre."""
-    padding = []
-    for wanted, have in zip(reversed(case.x.shape[2:]), reversed(pattern.shape[2:]), strict=True):
+    """The case's voxels under the pattern, which is cut or filled up with nothing around the centre."""
+    padding: list[int] = []
+    for wanted, have in zip(reversed(case.grid.shape), reversed(pattern.shape[2:]), strict=True):
         before = (wanted - have) // 2
         padding += [before, wanted - have - before]
-    return case.project_straight(case.x + case.eps * F.pad(pattern, padding))
+    spread = case.grid.spread(F.pad(pattern, padding)[0, 0])[None, None]
+    return case.project_straight(case.x + case.eps * spread)

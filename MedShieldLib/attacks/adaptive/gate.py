@@ -13,7 +13,7 @@ import torch
 
 from MedShieldLib import detector
 from MedShieldLib.attacks.adaptive.views import view
-from MedShieldLib.attacks.base import Case, window_width
+from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.shield import Shield
@@ -53,8 +53,6 @@ class Gate:
         self.rounds = max(1, -(-draws // len(self.versions)))
         self.benign = torch.from_numpy(shield.calibration.normaliser.benign).float()
         self.threshold = loudest_silent(shield.calibration, shield.alpha)
-        self._width = window_width(case.target, case.volume)
-        self._grid = case.target.grid(case.volume)
         self._weights = torch.full((self.benign.shape[1],), 1 / self.benign.shape[1])
 
     @property
@@ -99,24 +97,18 @@ class Gate:
 
     def observed(self, x: torch.Tensor, seed: int) -> Iterator[tuple[int, torch.Tensor]]:
         """One round as `observation.observe` would make it with that seed."""
-        written = self.case.target.unwindow(x, self.case.volume)
-        source = Source(written, self._grid, self.case.target.finest_mm)
+        case, written = self.case, self.case.written(x)
+        source = Source(written, case.grid, case.target.finest_mm)
         rng = np.random.default_rng(seed)
         exact = torch.from_numpy(np.asarray(written.voxels, dtype=np.float32))
         for number, version in enumerate(self.versions):
             # The forward values are those of the written file; the gradient is that of the change. It is
             # made anew for each version, so that each can be differentiated and forgotten.
-            change = self._grid.spread((x - self.case.x)[0, 0]) * self._width
-            voxels = exact + (change - change.detach())
-            seen, restore = view(version, source, voxels, rng)
-            yield number, restore(torch.softmax(self.case.logits(self._windowed(seen)), dim=1))
-
-    def _windowed(self, seen: torch.Tensor) -> torch.Tensor:
-        """What the target's network gets of a version; the window's ends are taken as given."""
-        exact = self.case.target.window(self.case.volume.with_voxels(seen.detach().numpy()))
-        inside = (exact > 0) & (exact < 1)
-        slope = self._grid.to_grid(seen)[None, None] / self._width * inside
-        return exact + slope - slope.detach()
+            change = (x - x.detach())[0, 0] * case.width
+            seen, restore = view(version, source, exact + change, rng)
+            drawn = case.volume.with_voxels(seen.detach().numpy())
+            units = (seen - exact)[None, None] / case.width + case.x
+            yield number, restore(torch.softmax(case.answer(drawn, units), dim=1))
 
     def _weigh(self, apart: torch.Tensor) -> float:
         """The detector's instability; later looks press on the structures that are loudest now."""

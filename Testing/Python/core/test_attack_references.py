@@ -20,25 +20,24 @@ from MedShieldLib.attacks.fgsm import FGSM
 from MedShieldLib.attacks.losses import Reference
 from MedShieldLib.attacks.segpgd import SegPGD
 from MedShieldLib.attacks.ssim import ssim
+from MedShieldLib.targets.network import NetworkTarget
+from MedShieldLib.targets.window import Window
+from MedShieldLib.volume import Structure, Volume
 
 REFERENCES = np.load(Path(__file__).with_name("attack_references") / "references.npz")
 EPS, STEPS, ALPHA = 0.03, 5, 0.01  # as in make_references.py
 
 
-class FlatNetwork:
-    """The references' 2D network as a target for volumes of one slice."""
-
-    name = "flat"
+class FlatNetwork(torch.nn.Module):
+    """The references' 2D network for volumes of one slice; remembers what it saw."""
 
     def __init__(self, classes: int) -> None:
+        super().__init__()
         self.weights = [torch.from_numpy(REFERENCES[f"weight{n}_{classes}"]) for n in (0, 2)]
         self.biases = [torch.from_numpy(REFERENCES[f"bias{n}_{classes}"]) for n in (0, 2)]
         self.seen: list[torch.Tensor] = []
 
-    def window(self, volume: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(volume)[:, :, None]
-
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.seen.append(x.detach()[:, :, 0])
         hidden = torch.nn.functional.conv2d(x[:, :, 0], self.weights[0], self.biases[0], padding=1)
         hidden = torch.nn.functional.elu(hidden)
@@ -46,8 +45,11 @@ class FlatNetwork:
 
 
 def case_of(classes: int, eps: float) -> tuple[FlatNetwork, Case]:
-    target = FlatNetwork(classes)
-    return target, Case.of(target, REFERENCES["image"], eps, torch.Generator().manual_seed(0))
+    network = FlatNetwork(classes)
+    structures = tuple(Structure(n, f"class {n}", (1.0, 0.0, 0.0)) for n in range(1, classes))
+    target = NetworkTarget("flat", network, structures, "0", (1.0,) * 3, window=Window(0, 1, fixed=True))
+    volume = Volume(REFERENCES["image"][0])
+    return network, Case.of(target, volume, eps, torch.Generator().manual_seed(0))
 
 
 def random_answer(classes: int = 3) -> tuple[torch.Tensor, Reference]:
@@ -94,8 +96,8 @@ def test_asma_starts_in_the_direction_of_adv_lib(classes):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_segpgd_and_cospgd_weigh_voxels_as_their_authors(classes):
     target = FlatNetwork(classes)
-    reference = Reference(target.logits(target.window(REFERENCES["image"])))
-    answer = target.logits(target.window(REFERENCES[f"other_{classes}"]))
+    reference = Reference(target(torch.from_numpy(REFERENCES["image"])[:, :, None]))
+    answer = target(torch.from_numpy(REFERENCES[f"other_{classes}"])[:, :, None])
     ours = SegPGD(steps=10).loss_at(3)(answer, reference)
     np.testing.assert_allclose(ours, REFERENCES[f"segpgd_{classes}"], rtol=1e-5)
     np.testing.assert_allclose(cosine_weighted(answer, reference), REFERENCES[f"cospgd_{classes}"], rtol=1e-5)

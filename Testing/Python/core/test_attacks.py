@@ -84,6 +84,17 @@ def test_window_width_is_found_without_being_told():
     assert window_width(toys.target_of(toys.Sharpening()), volume) == pytest.approx(1000, rel=1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("spacing", [0.75, 1.1, 2.0])
+def test_what_was_found_is_what_is_written(dtype, spacing):
+    target, volume = toys.target_of(toys.Sharpening()), toys.head(20, dtype=dtype, spacing=spacing)
+    target.window_rule = Window(1, 99)
+    case = Case.of(target, volume, EPS, torch.Generator().manual_seed(0))
+    best = PGD(steps=5).perturb(case)
+    answer = target.logits(target.window(case.written(best))).argmax(1)
+    assert mean_dice(answer, case.reference.labels) == pytest.approx(case.best_score) and case.best_score < 1
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_seed_decides(name):
     target, volume = toys.target_of(toys.Sharpening()), toys.head(12)
@@ -195,7 +206,7 @@ def test_local_patch_changes_one_cube_only():
 
 def test_low_frequency_attack_has_no_fine_detail():
     target, volume = toys.target_of(toys.Sharpening()), toys.head(32)
-    result = small("low-frequency", distance=8)(target, volume, EPS)
+    result = small("low-frequency", distance_mm=16)(target, volume, EPS)
     inside = (slice(4, -4),) * 3  # away from where [0, 1] clips the change
     taper = np.hanning(24)[:, None, None] * np.hanning(24)[:, None] * np.hanning(24)
     change = (result.volume.voxels - volume.voxels)[inside] * taper

@@ -110,8 +110,8 @@ def test_rebuilt_check_gives_the_shields_own_evidence(shield):
     case = Case.of(target, volume, EPS, torch.Generator().manual_seed(0))
     gate = Gate(case, shield, draws=1)
     x = case.project(case.x + EPS * case.uniform(case.x.shape))
-    seen = observe(target, target.unwindow(x, volume), FAMILY, seed=5)
-    p = torch.softmax(target.logits(target.window(target.unwindow(x, volume))), 1)
+    seen = observe(target, case.written(x), FAMILY, seed=5)
+    p = torch.softmax(target.logits(target.window(case.written(x))), 1)
     ours = np.array([disagreement(p, q).numpy() for _, q in gate.observed(x, seed=5)])
     np.testing.assert_allclose(ours, seen.disagreements, atol=2e-3)
 
