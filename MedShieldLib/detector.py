@@ -37,7 +37,8 @@ def disagreement(answer: np.ndarray, other: np.ndarray) -> np.ndarray:
         p, q = answer[1:, rows], other[1:, rows]
         return [x.reshape(len(x), -1).sum(1) for x in (np.abs(p - q), p + q)]
 
-    apart, total = np.sum(slabs.each(answer, sums, axis=1), axis=0, dtype=np.float64)
+    of_slabs = np.array(slabs.each(answer, sums, axis=1), dtype=np.float64)  # (slabs, 2, S)
+    apart, total = of_slabs[:, 0].sum(0), of_slabs[:, 1].sum(0)
     return np.where(total > _ABSENT_CELLS, apart / np.maximum(total, _ABSENT_CELLS), 0.0)
 
 

@@ -140,10 +140,19 @@ class Shield:
             notes=self._notes(),
         )
 
+    def _scores(self, seen: Observation) -> tuple[float, float]:
+        """Instability and novelty."""
+        scale = self.calibration.normaliser
+        if set(seen.features) != set(self.calibration.feature_names):
+            raise InputError(
+                f"Calibration '{self.calibration.name}' measures other features than this version of MedShield; "
+                "make a new one with medshield calibrate."
+            )
+        features = np.array([seen.features[name] for name in self.calibration.feature_names])
+        return float(scale.instability(seen.disagreements)), float(scale.novelty(features))
+
     def _p_values(self, seen: Observation) -> tuple[float, float]:
-        clean, scale = self.calibration, self.calibration.normaliser
-        instability = float(scale.instability(seen.disagreements))
-        novelty = float(scale.novelty(np.array(list(seen.features.values()))))
+        clean, (instability, novelty) = self.calibration, self._scores(seen)
         return (
             detector.p_value(instability, clean.instability, clean.subjects),
             detector.p_value(novelty, clean.novelty, clean.subjects),
@@ -152,8 +161,7 @@ class Shield:
     def _evidence(self, seen: Observation) -> tuple[EvidenceItem, ...]:
         """The two fused scores first, then what went into them."""
         clean, scale = self.calibration, self.calibration.normaliser
-        instability = float(scale.instability(seen.disagreements))
-        novelty = float(scale.novelty(np.array(list(seen.features.values()))))
+        instability, novelty = self._scores(seen)
         items = [
             _item("instability", "instability", instability, clean.instability),
             _item("novelty", "novelty", novelty, clean.novelty),

@@ -138,12 +138,15 @@ def _resample(
     return x.contiguous()
 
 
+# What is kept must serve gradients later on, although a plain inference asked for it first.
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _area_or_linear(n_in: int, n_out: int) -> torch.Tensor:
     return _area(n_in, n_out) if n_out < n_in else _linear(n_in, n_out)
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _area_or_nearest(n_in: int, n_out: int) -> torch.Tensor:
     return _area(n_in, n_out) if n_out < n_in else _nearest(n_in, n_out)
 
