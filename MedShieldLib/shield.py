@@ -145,8 +145,8 @@ class Shield:
         scale = self.calibration.normaliser
         if set(seen.features) != set(self.calibration.feature_names):
             raise InputError(
-                f"Calibration '{self.calibration.name}' measures other features than this version of MedShield; "
-                "make a new one with medshield calibrate."
+                f"Calibration '{self.calibration.name}' measures other features than this version of "
+                "MedShield; make a new one with medshield calibrate."
             )
         features = np.array([seen.features[name] for name in self.calibration.feature_names])
         return float(scale.instability(seen.disagreements)), float(scale.novelty(features))

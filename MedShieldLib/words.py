@@ -50,5 +50,9 @@ def p_sentences(result: CheckResult) -> tuple[str, str]:
 def _p_sentence(p: float, ending: str) -> str:
     if math.isnan(p):
         return "There is no p-value for this check."
-    share = "Fewer than 1" if p < 0.01 else f"About {100 * p:.0f}"
-    return f"{share} in 100 clean scans like those of the calibration {ending}."
+    share = f"About {100 * p:.0f} in 100"
+    if p < 0.01:
+        share = "Fewer than 1 in 100"
+    elif p >= 0.995:
+        share = "Nearly all"
+    return f"{share} clean scans like those of the calibration {ending}."

@@ -41,7 +41,7 @@ class NetworkTarget:
         window: intensities that map to [0, 1].
         patch_size: (k', j', i') for MONAI's sliding window; None runs the whole volume at once.
         divisor: the network needs grid sizes that are multiples of this; the rest is padded.
-        one_piece: the structures form one body; whatever does not touch it is dropped from label maps.
+        one_piece: the structures form one body; whatever does not touch it is dropped from answers.
     """
 
     def __init__(
@@ -67,11 +67,12 @@ class NetworkTarget:
     def probabilities(self, volume: Volume) -> np.ndarray:
         """float32 (C, K', J', I'); see `Target.probabilities`."""
         with torch.inference_mode():
-            return torch.softmax(self.logits(self.window(volume)), dim=1)[0].numpy()
+            answer = torch.softmax(self.logits(self.window(volume)), dim=1)[0].numpy()
+        return _without_islands(answer) if self.one_piece else answer
 
     def labelmap(self, probabilities: np.ndarray, volume: Volume) -> np.ndarray:
         """uint8 (K, J, I): the most probable class after resampling, in slabs to spare memory."""
-        if self.one_piece:
+        if self.one_piece:  # a vote over several answers can have islands again
             probabilities = _without_islands(probabilities)
         grid, answers = self.grid(volume), torch.from_numpy(np.ascontiguousarray(probabilities))
         labels = torch.zeros(volume.voxels.shape, dtype=torch.uint8)

@@ -1,16 +1,19 @@
-"""The calibration that ships with the reference target, from the heads that it was trained on.
+"""The calibrations that ship, computed from the heads of the development data.
 
-Run as `python -m MedShieldLib.training.calibrate DATA`; DATA is laid out as for training.
+Run as `python -m MedShieldLib.training.calibrate DATA [--target deepbet]`; DATA is laid out as for training.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from MedShieldLib import shifts
 from MedShieldLib.calibration import Calibration, calibrate
 from MedShieldLib.observation import Progress
 from MedShieldLib.reformer import choose
+from MedShieldLib.targets import brain_tissue
 from MedShieldLib.targets.base import Target
 from MedShieldLib.targets.brain_tissue import SPACING_MM
 from MedShieldLib.training import data
@@ -18,18 +21,27 @@ from MedShieldLib.training.augment import brain
 from MedShieldLib.training.data import Subject, load_subjects
 from MedShieldLib.volume import Volume
 
-SHIPPED = Path(__file__).parents[1] / "data" / "brain-tissue.calibration.json"
+_SHIPPED = Path(__file__).parents[1] / "data"
 _TO_CHOOSE = 5
-# Every second head is seen without its skull as well.
-_STRIPPED_EVERY = 2
+# Every fourth head is seen without its skull as well, if the target knows such heads.
+_STRIPPED_EVERY = 4
+# A slow target sees fewer shifts: subjects differ more than the shifts of one subject.
+_FEW_SHIFTS: tuple[shifts.Shift, ...] = (shifts.none, shifts.rician_noise, shifts.blur)
+# T1 heads of other scanners, without labels. A target is steadier on what it has seen in training, so its
+# calibration needs heads that it has not.
+_UNSEEN = ("mricron_ch2", "nv_spm152", "nv_MR_Gd")
 
 
-def clean_volumes(folder: Path) -> list[tuple[str, Volume]]:
-    """(Subject, volume): all heads, some of them once more without the skull, and MNI152."""
-    subjects = load_subjects(folder)
+def clean_volumes(folder: Path, with_stripped: bool) -> list[tuple[str, Volume]]:
+    """(Subject, volume): all labelled heads and some unseen ones; MNI152 and some heads without the skull."""
+    subjects = load_subjects(folder, with_mni=with_stripped)
     volumes = [(s.name, s.volume) for s in subjects]
-    heads = [s for s in subjects if s.name != data.MNI]
-    return volumes + [(s.name, stripped(s)) for s in heads[::_STRIPPED_EVERY]]
+    files = [folder / "volumes" / f"{name}.nii.gz" for name in _UNSEEN]
+    volumes += [(file.name.removesuffix(".nii.gz"), Volume.read(file)) for file in files if file.exists()]
+    if with_stripped:
+        heads = [s for s in subjects if s.name != data.MNI]
+        volumes += [(s.name, stripped(s)) for s in heads[::_STRIPPED_EVERY]]
+    return volumes
 
 
 def stripped(subject: Subject) -> Volume:
@@ -37,15 +49,17 @@ def stripped(subject: Subject) -> Volume:
     return Volume((subject.image * brain(subject.labels, 1)).numpy(), (SPACING_MM,) * 3)
 
 
-def calibrate_reference(
-    target: Target, folder: Path, progress: Progress = lambda fraction, step: None
+def calibrate_shipped(
+    target: Target,
+    volumes: Sequence[tuple[str, Volume]],
+    augmentations: Sequence[shifts.Shift],
+    progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
     """Choose the versions on a few heads, then calibrate on all."""
-    volumes = clean_volumes(folder)
     spread = volumes[:: max(1, len(volumes) // _TO_CHOOSE)]
     versions = choose(target, [v for _, v in spread], progress=progress)
-    name = f"{len({s for s, _ in volumes})} T1 heads, with and without skull"
-    return calibrate(target, volumes, versions, name=name, progress=progress)
+    name = f"{len({s for s, _ in volumes})} T1 heads"
+    return calibrate(target, volumes, versions, name=name, augmentations=augmentations, progress=progress)
 
 
 def main() -> None:
@@ -54,14 +68,18 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder with volumes/ and labels/")
-    parser.add_argument("--out", type=Path, default=SHIPPED)
+    parser.add_argument("--target", default=brain_tissue.NAME, help="a built-in target")
+    parser.add_argument("--out", type=Path, help="default: where the shipped one is")
     arguments = parser.parse_args()
 
     def say(fraction: float, step: str) -> None:
         print(f"{fraction:6.1%}  {step}", flush=True)
 
-    calibration = calibrate_reference(load_target("brain-tissue"), arguments.data, say)
-    calibration.save(arguments.out)
+    reference = arguments.target == brain_tissue.NAME
+    volumes = clean_volumes(arguments.data, with_stripped=reference)
+    augmentations = shifts.CALIBRATION if reference else _FEW_SHIFTS
+    calibration = calibrate_shipped(load_target(arguments.target), volumes, augmentations, say)
+    calibration.save(arguments.out or _SHIPPED / f"{arguments.target}.calibration.json")
     for version in calibration.versions:
         print(version)
 
