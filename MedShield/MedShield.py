@@ -1,22 +1,21 @@
-"""MedShield in 3D Slicer: the module, its parameter node, its panel, its logic, its test.
+"""MedShield in 3D Slicer: the module, its panel, its logic, its test.
 
-Thin: what needs only MRML is in MedShieldLib/slicer, sections of the panel are in MedShieldLib/panel.
-Annotations are not postponed here, because the parameter node wrapper reads them.
+Thin: what needs only MRML is in MedShieldLib/slicer; sections of the panel and the parameter node are in
+MedShieldLib/panel.
 """
 
 import logging
 import sys
 import time
+import unittest
+from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import qt
 import slicer
 import vtk
-from slicer import vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
-from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
@@ -31,15 +30,18 @@ except ImportError:  # run from the source tree
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from MedShieldLib.errors import InputError
+from MedShieldLib.panel.banner import BannerSection
 from MedShieldLib.panel.export import ExportSection, dicom_database
 from MedShieldLib.panel.later import later
 from MedShieldLib.panel.packages import PackageSection
+from MedShieldLib.panel.parameters import MedShieldParameterNode
+from MedShieldLib.panel.paths import on_path
 from MedShieldLib.panel.tables import fill_table
 from MedShieldLib.panel.target import TargetSection
-from MedShieldLib.slicer import presenter
-from MedShieldLib.slicer.check import Device, Effort, Ending, Settings, Watch
-from MedShieldLib.slicer.heatmap import Band
-from MedShieldLib.slicer.samples import read_samples
+from MedShieldLib.slicer import environment, presenter
+from MedShieldLib.slicer.check import Ending, Settings, Watch
+from MedShieldLib.slicer.nodes import first_volume
+from MedShieldLib.slicer.samples import read_samples, register_samples
 from MedShieldLib.slicer.session import Session
 
 POLL_MS = 100
@@ -66,37 +68,7 @@ class MedShield(ScriptedLoadableModule):
 
     def registerSampleData(self):
         """A clean and an attacked volume for the Sample Data module; the files ship with MedShield."""
-        import SampleData
-
-        folder = Path(self.resourcePath("SampleData"))
-        for sample in read_samples(folder):
-            SampleData.SampleDataLogic.registerCustomSampleDataSource(
-                category="MedShield",
-                sampleName=sample.name,
-                uris=(folder / sample.file).as_uri(),
-                fileNames=sample.file,
-                nodeNames=sample.name,
-                thumbnailFileName=str(folder / sample.thumbnail),
-                checksums=f"SHA256:{sample.sha256}",
-            )
-
-
-@parameterNodeWrapper
-class MedShieldParameterNode:
-    """What the panel's controls say; saved with the scene."""
-
-    inputVolume: vtkMRMLScalarVolumeNode
-    target: str = "brain-tissue"
-    calibration: str = ""
-    alpha: Annotated[float, WithinRange(0.001, 0.5)] = 0.05
-    seed: Annotated[int, WithinRange(0, 2147483647)] = 0
-    device: Device = Device.AUTOMATIC
-    effort: Effort = Effort.FULL
-    keepFiles: bool = False
-    showHeatmap: bool = True
-    band: Band = Band.VERDICT
-    heatmapOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6
-    heatmapThreshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.15
+        register_samples(Path(self.resourcePath("SampleData")))
 
 
 class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -108,7 +80,6 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self._parameterNode = None
         self._guiTag = None
-        self._message = None
 
     def setup(self):
         """Build the panel, once."""
@@ -119,7 +90,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = MedShieldLogic()
         self.session = self.logic.session
-        self._watch = Watch(self.onProgress, self.addLog, self.onJobEnded)
+        self.banner = BannerSection(self.ui.verdictLabel)
         self.packages = PackageSection(self.ui, self.resourcePath("requirements.txt"), self.refresh)
         self.exports = ExportSection(self.ui, self.session, self.packages, self.addLog, self.refreshControls)
         self.targets = TargetSection(self.ui)
@@ -148,7 +119,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.compareButton.connect("toggled(bool)", self.onCompareToggled)
         ui.differenceButton.connect("toggled(bool)", self.onDifferenceToggled)
         ui.agreementTable.connect("cellClicked(int,int)", self.onAgreementClicked)
-        ui.cleanFolderPathLineEdit.connect("currentPathChanged(QString)", self.refreshControls)
+        on_path(ui.cleanFolderPathLineEdit, self.refreshControls)
 
     def cleanup(self):
         """The module is reloaded, or Slicer closes."""
@@ -184,9 +155,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Follow the scene's parameter node; offer the scene's first volume as input."""
         self.setParameterNode(self.logic.getParameterNode())
         if not self._parameterNode.inputVolume:
-            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if first:
-                self._parameterNode.inputVolume = first
+            self._parameterNode.inputVolume = first_volume(slicer.mrmlScene)
 
     def setParameterNode(self, parameterNode):
         """Bind the panel to a parameter node, or to none."""
@@ -234,6 +203,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.source,
             dicom_database(),
             export_chosen=bool(self.exports.kinds),
+            has_export_folder=self.exports.has_folder,
             has_clean_folder=bool(self.ui.cleanFolderPathLineEdit.currentPath),
             missing_packages=len(self.packages.missing),
             removable_packages=len(self.packages.removable),
@@ -245,11 +215,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.checkButton.text = _("Cancel") if now.checking else _("Check && Segment")
         self.ui.calibrateButton.text = _("Cancel the calibration") if now.calibrating else _("Calibrate")
         self.ui.progressBar.visible = self.ui.stepLabel.visible = now.busy
-        result = self.session.result
-        banner = presenter.verdict_banner(result.data) if result else presenter.nothing_yet()
-        banner = self._message or banner
-        self.ui.verdictLabel.text = banner.html
-        self.ui.verdictLabel.styleSheet = banner.style
+        self.banner.show(self.session.result, self.source)
 
     def _showResult(self):
         result = self.session.result
@@ -274,46 +240,58 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onJobEnded(self, ending, message):
         self._timer.stop()
         self.addLog(message)
-        self._message = {Ending.DONE: None, Ending.CANCELLED: presenter.neutral(message)}.get(
-            ending, presenter.failure(message)
-        )
+        said = {Ending.DONE: None, Ending.CANCELLED: presenter.neutral(message)}
+        self.banner.say(said.get(ending, presenter.failure(message)))
         self.refresh()
         if ending is Ending.DONE and self.session.result and self.parent.isEntered:
             self.ui.compareButton.checked = True
 
-    def _start(self, launch):
+    def onCalibrated(self, file, target, ending, message):
+        """A calibration has ended: choose its file, if its target is still the chosen one."""
+        self.onJobEnded(ending, message)
+        if ending is Ending.DONE:
+            self.banner.say(presenter.neutral(message))
+            if self._parameterNode and self._parameterNode.target == target:
+                self._parameterNode.calibration = str(file)
+            self.refreshControls()
+
+    def _start(self, launch, ended):
         """Start a job after making sure that its packages are there; say so when it cannot be."""
-        self._message = None
+        self.banner.say(None)
         with slicer.util.tryWithErrorDisplay(_("MedShield could not start."), waitCursor=True):
             try:
                 self.targets.require_consent()
                 self.packages.ensure(*presenter.extra_packages(self._parameterNode.target))
-                launch()
+                launch(self.settings(), Watch(self.onProgress, self.addLog, ended))
                 self.onProgress(0.0, _("Starting"))
                 self._timer.start()
             except InputError as error:
-                self.onJobEnded(Ending.FAILED, str(error))
+                ended(Ending.FAILED, str(error))
         self.refreshControls()
 
     # What the user does
 
     def onCheckButton(self):
         if self.session.job:
-            self.session.cancel()
-            self.refreshControls()
+            self.onCancel()
         else:
-            self._start(lambda: self.session.check(self.source, self.settings(), self._watch))
+            self._start(partial(self.session.check, self.source), self.onJobEnded)
 
     def onCalibrateButton(self):
         if self.session.job:
-            self.session.cancel()
-            self.refreshControls()
+            self.onCancel()
             return
+        target = self._parameterNode.target
         clean = Path(self.ui.cleanFolderPathLineEdit.currentPath)
         given = self.ui.calibrationOutputPathLineEdit.currentPath
-        file = Path(given) if given else clean / f"medshield-{Path(self._parameterNode.target).stem}.json"
+        file = Path(given) if given else clean / f"medshield-{Path(target).stem}.json"
         if not file.exists() or slicer.util.confirmYesNoDisplay(_("Replace {file}?").format(file=file)):
-            self._start(lambda: self.session.calibrate(clean, file, self.settings(), self._watch))
+            ended = partial(self.onCalibrated, file, target)
+            self._start(partial(self.session.calibrate, clean, file), ended)
+
+    def onCancel(self):
+        self.session.cancel()
+        self.refreshControls()
 
     def onCompareToggled(self, on):
         self.session.compare(on)
@@ -345,17 +323,17 @@ class MedShieldLogic(ScriptedLoadableModuleLogic):
     def check(self, source, settings=None):
         """Check a volume node, wait for the end, and return its `Result`; RuntimeError if there is none."""
         said = []
-        watch = Watch(lambda fraction, step: None, logging.info, lambda *ending: said.append(ending))
-        self.session.check(source, settings or Settings("brain-tissue"), watch)
-        while not said:
-            self.session.poll()
-            slicer.app.processEvents()
-            time.sleep(POLL_MS / 1000)
-        ending, message = said[0]
-        if ending is not Ending.DONE:
-            raise RuntimeError(message)
+        watch = Watch(lambda fraction, step: None, logging.info, lambda ending, message: said.append(message))
+        wanted = settings or Settings("brain-tissue")
+        result = self.session.check_and_wait(source, wanted, watch, self._wait)
+        if result is None:
+            raise RuntimeError(said[-1])
         self.session.choose(source)
-        return self.session.result
+        return result
+
+    def _wait(self):
+        slicer.app.processEvents()
+        time.sleep(POLL_MS / 1000)
 
 
 class MedShieldTest(ScriptedLoadableModuleTest):
@@ -365,20 +343,28 @@ class MedShieldTest(ScriptedLoadableModuleTest):
         slicer.mrmlScene.Clear()
 
     def runTest(self):
-        self.setUp()
-        self.test_clean_and_attacked_sample()
-        self.setUp()
-        self.test_bad_input_is_refused()
+        names = unittest.TestLoader().getTestCaseNames(type(self))
+        for test in (getattr(self, name) for name in names):
+            self.setUp()
+            try:
+                test()
+            except unittest.SkipTest as reason:
+                logging.warning(f"Skipped: {reason}")
+
+    def samples(self):
+        """(Name, volume node) of the samples that ship, one loaded after the other."""
+        folder = Path(slicer.util.modulePath("MedShield")).parent / "Resources" / "SampleData"
+        for sample in read_samples(folder):
+            yield slicer.util.loadVolume(str(folder / sample.file), {"name": sample.name})
 
     def test_clean_and_attacked_sample(self):
         """The verdicts on the shipped samples, and what comes into the scene."""
-        if presenter.environment.missing([]):
-            self.skipTest("PyTorch is not installed")
+        requirements = Path(slicer.util.modulePath("MedShield")).parent / "Resources" / "requirements.txt"
+        if missing := environment.missing(environment.read_requirements(requirements)):
+            self.skipTest(f"not installed: {', '.join(missing)}")
         logic = MedShieldLogic()
         verdicts = []
-        folder = Path(slicer.util.modulePath("MedShield")).parent / "Resources" / "SampleData"
-        for sample in read_samples(folder):
-            volume = slicer.util.loadVolume(str(folder / sample.file), {"name": sample.name})
+        for volume in self.samples():
             result = logic.check(volume, Settings("brain-tissue", seed=1))
             verdicts.append(result.data["verdict"])
             for role in ("original", "defended", "reformed", "heatmap", "spectrum", "agreement", "evidence"):
@@ -387,6 +373,17 @@ class MedShieldTest(ScriptedLoadableModuleTest):
             self.assertTrue(logic.session.views.is_shown or slicer.app.layoutManager() is None)
             logic.session.compare(False)
         self.assertEqual(verdicts, ["clean", "suspected_attack"])
+
+    def test_panel_follows_the_scene(self):
+        """The button can be used when there is a volume, and says why when there is none."""
+        panel = slicer.util.getModuleWidget("MedShield")
+        panel.initializeParameterNode()
+        self.assertFalse(panel.ui.checkButton.enabled)
+        self.assertNotEqual(panel.ui.checkButton.toolTip, "")
+        volume = next(self.samples())
+        panel.initializeParameterNode()
+        self.assertIs(panel.source, volume)
+        self.assertTrue(panel.ui.checkButton.enabled)
 
     def test_bad_input_is_refused(self):
         """A volume without voxels is refused in a sentence, and the scene stays as it is."""

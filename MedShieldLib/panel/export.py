@@ -10,6 +10,7 @@ import qt
 import slicer.util
 
 from MedShieldLib.panel.packages import PackageSection
+from MedShieldLib.panel.paths import on_path
 from MedShieldLib.slicer import environment
 from MedShieldLib.slicer.export import Kind, default_folder, dicom_files_of, export, targets_of
 from MedShieldLib.slicer.session import Session
@@ -49,6 +50,7 @@ class ExportSection:
         ui.reportButton.connect("clicked(bool)", self.open_report)
         for name in _CHECK_BOXES.values():
             getattr(ui, name).connect("toggled(bool)", changed)
+        on_path(ui.exportPathLineEdit, changed)
 
     @property
     def kinds(self) -> list[Kind]:
@@ -56,12 +58,17 @@ class ExportSection:
         boxes = {kind: getattr(self._ui, name) for kind, name in _CHECK_BOXES.items()}
         return [kind for kind, box in boxes.items() if box.checked and box.enabled]
 
+    @property
+    def has_folder(self) -> bool:
+        """Whether there is a folder to write to."""
+        return bool(self._ui.exportPathLineEdit.currentPath.strip())
+
     def offer_folder(self) -> None:
-        """Offer the folder that the input came from."""
+        """Offer the folder that the input came from; none rather than another patient's."""
         source = self._session.result.node("input") if self._session.result else None
         folder = default_folder(source, dicom_files_of(source, dicom_database()))
-        if folder:
-            self._ui.exportPathLineEdit.currentPath = str(folder)
+        self._ui.exportPathLineEdit.currentPath = str(folder or "")
+        self._ui.exportLabel.text = ""
 
     def export(self) -> None:
         """The button: write, asking before anything is replaced."""
@@ -75,16 +82,22 @@ class ExportSection:
             if existing and not slicer.util.confirmYesNoDisplay(question):
                 return
             if Kind.DICOM_SEG in files:
-                self._packages.ensure(environment.HIGHDICOM)
-            export(result, files, dicom_files_of(result.node("input"), dicom_database()))
-            self._log(_("Exported: {files}").format(files=", ".join(map(str, files.values()))))
+                self._packages.ensure(*environment.DICOM_SEG)
+            sources = dicom_files_of(result.node("input"), dicom_database())
+            written = []
+            for kind, file in files.items():
+                export(result, kind, file, sources)
+                self._log(_("Exported: {file}").format(file=file))
+                written.append(file.name)
+                self._ui.exportLabel.text = _("Written: {files}").format(files=", ".join(written))
 
     def open_report(self) -> None:
         """The button: the report in the web browser."""
         file = Path(slicer.util.tempDirectory()) / "medshield-report.html"
-        if self._session.result:
-            export(self._session.result, {Kind.REPORT: file}, [])
-            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(file)))
+        with slicer.util.tryWithErrorDisplay(_("The report could not be opened.")):
+            if self._session.result:
+                export(self._session.result, Kind.REPORT, file, [])
+                qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(file)))
 
 
 def dicom_database() -> object | None:

@@ -66,5 +66,6 @@ class PackageSection:
 
     def _look(self) -> None:
         self.missing = environment.missing(self._requirements)
-        lines = [f"{k} {v or _('(not installed)')}" for k, v in environment.versions().items()]
+        lines = [_("Device: {device}").format(device=environment.device())]
+        lines += [f"{k} {v or _('(not installed)')}" for k, v in environment.versions().items()]
         self._ui.environmentLabel.text = "\n".join(lines)

@@ -8,6 +8,7 @@ from typing import Any
 import slicer.util
 
 from MedShieldLib.errors import InputError
+from MedShieldLib.panel.paths import on_path
 from MedShieldLib.panel.settings import read_setting, write_setting
 from MedShieldLib.slicer import environment, presenter
 from MedShieldLib.slicer.text import _
@@ -28,8 +29,8 @@ class TargetSection:
         self._values: Any = None
         self._trusted: set[str] = set()
         ui.targetComboBox.connect("currentIndexChanged(int)", self.on_chosen)
-        ui.targetPathLineEdit.connect("currentPathChanged(QString)", self.on_file)
-        ui.calibrationPathLineEdit.connect("currentPathChanged(QString)", self.on_calibration)
+        on_path(ui.targetPathLineEdit, self.on_file)
+        on_path(ui.calibrationPathLineEdit, self.on_calibration)
 
     def show(self, values: Any) -> None:
         """Show what a parameter node says; None for no node."""
@@ -68,11 +69,12 @@ class TargetSection:
         if self._values and index >= 0:
             self._values.target = self._ui.targetComboBox.itemData(index)
 
-    def on_file(self, path: str) -> None:
-        if self._values and path.endswith(".json") and Path(path).is_file():
+    def on_file(self) -> None:
+        path = self._ui.targetPathLineEdit.currentPath
+        if self._values and Path(path).suffix and Path(path).is_file():
             write_setting(_RECENT, presenter.remembered(read_setting(_RECENT), path))
             self._values.target = path
 
-    def on_calibration(self, path: str) -> None:
+    def on_calibration(self) -> None:
         if self._values:
-            self._values.calibration = path
+            self._values.calibration = self._ui.calibrationPathLineEdit.currentPath

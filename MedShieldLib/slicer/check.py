@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import vtk
 
+from MedShieldLib.errors import InputError
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.slicer.nodes import volume_from_node
 from MedShieldLib.slicer.process import State, WorkerProcess, worker_command
@@ -25,6 +26,8 @@ from MedShieldLib.slicer.text import _
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
+
+    from MedShieldLib.volume import Volume
 
 _VERDICT_CODES = {verdict.exit_code for verdict in Verdict}
 _INPUT_ERROR = 2
@@ -44,7 +47,10 @@ class Device(Enum):
 
 
 class Effort(Enum):
-    """How many reformed versions of the volume are compared."""
+    """How many reformed versions of the volume are compared.
+
+    No free number: the calibration fixes the family, and every choice from it needs clean scores of its own.
+    """
 
     FULL = "full"
     QUICK = "quick"
@@ -223,9 +229,13 @@ class CheckJob(Job):
         self._loaded: tuple[CheckResult, str, str] | Exception | None = None
         folder = Path(tempfile.mkdtemp(prefix="MedShield-", dir=temporary))
         self._out = folder / "result"
-        volume.write(folder / "input.nrrd")
         arguments = ["check", folder / "input.nrrd", *settings.options(), "--out", self._out]
-        super().__init__(arguments, settings.device, watch, folder, settings.keep_files)
+        try:
+            _hand_over(volume, folder / "input.nrrd")
+            super().__init__(arguments, settings.device, watch, folder, settings.keep_files)
+        except BaseException:  # no room for the volume, or no process: leave no patient's scan behind
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._observe(source)
 
     def poll(self) -> None:
@@ -305,6 +315,17 @@ class CalibrationJob(Job):
 
     def _succeed(self) -> None:
         self._end(Ending.DONE, _("Calibrated; the file is {file}.").format(file=self.file))
+
+
+def _hand_over(volume: Volume, file: Path) -> None:
+    """Write the worker's input, without the compression that would hold up the user interface for seconds."""
+    import SimpleITK as sitk
+
+    try:
+        sitk.WriteImage(volume.to_sitk(), str(file), useCompression=False)
+    except RuntimeError as error:
+        message = _("The temporary folder {folder} has no room for the volume, or cannot be written.")
+        raise InputError(message.format(folder=file.parent.parent)) from error
 
 
 def _summary(result: CheckResult) -> str:

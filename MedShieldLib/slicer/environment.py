@@ -1,12 +1,15 @@
 """The packages that a check needs: what is there, what is missing, installing and removing after asking.
 
-Only on the user's click. PyTorch comes through the PyTorch extension; nothing that Slicer ships is replaced.
+Only on the user's click. PyTorch comes through the PyTorch extension; nothing that is there already is
+replaced, unless it is too old for MedShield itself.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
+import re
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -17,18 +20,21 @@ from MedShieldLib.slicer.text import _
 
 _NAME = "MedShield"
 _TORCH = ">=2.4"
-# What other packages must not replace: Slicer's own libraries, and PyTorch for the GPU at hand.
-_PROTECTED = ("numpy", "scipy", "SimpleITK", "torch", "vtk")
-_SHOWN = (*_PROTECTED, "monai", "PyWavelets", "safetensors", "deepbet", "highdicom")
-# Optional ones, by what they are for.
-DEEPBET = "deepbet>=1.0"
-HIGHDICOM = "highdicom>=0.23"
+_SHOWN = ("torch", "numpy", "scipy", "SimpleITK", "vtk", "monai", "PyWavelets", "safetensors", "deepbet")
+# What is installed only when it is first used.
+DEEPBET = ("deepbet>=1.0",)
+DICOM_SEG = ("pydicom>=3", "highdicom>=0.24")
 
 
 def versions() -> dict[str, str]:
     """Name -> version of what matters to a check; "" for what is not installed."""
     own = {_NAME: __version__, "Python": platform.python_version()}
-    return own | {name: _version(name) for name in _SHOWN}
+    return own | {name: _version(name) for name in (*_SHOWN, "pydicom", "highdicom")}
+
+
+def device() -> str:
+    """What the targets of this version compute on, for the user."""
+    return _("CPU, {count} cores").format(count=os.cpu_count() or 1)
 
 
 def read_requirements(file: str | Path) -> list[str]:
@@ -60,13 +66,13 @@ def ensure(requirements: list[str]) -> list[str]:
     if not missing(requirements):
         return []
     _ensure_torch()
-    absent = [_name(requirement) for requirement in missing(requirements)]
+    wanted = [_name(requirement) for requirement in missing(requirements)]
+    absent = [name for name in wanted if not _version(name)]
     import slicer.packaging
 
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
-        pins = [f"{name}=={_version(name)}" for name in _PROTECTED if _version(name)]
-        constraints.write_text("\n".join(pins) + "\n", "utf-8")
+        constraints.write_text("\n".join(_pins(wanted)) + "\n", "utf-8")
         try:
             slicer.packaging.pip_ensure(requirements, constraints=constraints, requester=_NAME)
         except Exception as error:  # declined (RuntimeError), no network, or a conflict
@@ -98,6 +104,17 @@ def _ensure_torch() -> None:
     )
     if torch is None:
         raise InputError(_("PyTorch was not installed; a check needs it."))
+
+
+def _pins(wanted: list[str]) -> list[str]:
+    """Keep pip from replacing whatever is there already, but for the packages that have to be newer."""
+    free = {_plain(name) for name in wanted}
+    there = {_plain(one.metadata["Name"] or ""): one.version for one in metadata.distributions()}
+    return [f"{name}=={version}" for name, version in sorted(there.items()) if name and name not in free]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _satisfied(requirement: str) -> bool:

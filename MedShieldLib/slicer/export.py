@@ -41,22 +41,29 @@ def targets_of(result: Result, kinds: Iterable[Kind], folder: Path) -> dict[Kind
     return {kind: folder / f"{name}{kind.value}" for kind in kinds}
 
 
-def export(result: Result, targets: dict[Kind, Path], dicom_files: list[Path]) -> None:
-    """Write the files, over existing ones too.
+def export(result: Result, kind: Kind, path: Path, dicom_files: list[Path]) -> None:
+    """Write one file, whole or not at all, over an existing one too.
 
     Args:
         result: whose nodes to write.
-        targets: from `targets_of`.
+        kind: what to write.
+        path: from `targets_of`.
         dicom_files: the source series, for DICOM SEG.
 
     Raises:
-        InputError: if a node is gone or a file cannot be written.
+        InputError: if a node or a DICOM file is gone, or the file cannot be written.
     """
-    for kind, path in targets.items():
-        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-            message = _("{folder} cannot be written; choose another folder.")
-            raise InputError(message.format(folder=path.parent))
-        _write(result, kind, path, dicom_files)
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(_("{folder} cannot be written; choose another folder.").format(folder=path.parent))
+    if kind is Kind.DICOM_SEG and not dicom_files:
+        raise InputError(_("The DICOM files of the volume are no longer where the database says."))
+    _write(result, kind, path, dicom_files)
+
+
+def comes_from_dicom(source: vtkMRMLNode | None, database: Any | None) -> bool:
+    """Whether a volume came from the DICOM database; quicker than `dicom_files_of`."""
+    identifiers = (source.GetAttribute("DICOM.instanceUIDs") or "").split() if source else []
+    return bool(identifiers and database is not None and database.fileForInstance(identifiers[0]))
 
 
 def dicom_files_of(source: vtkMRMLNode | None, database: Any | None) -> list[Path]:

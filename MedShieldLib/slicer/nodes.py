@@ -50,6 +50,13 @@ def volume_from_node(node: vtkMRMLScalarVolumeNode) -> Volume:
     )
 
 
+def first_volume(scene: vtkMRMLScene) -> vtkMRMLScalarVolumeNode | None:
+    """The first volume of a scene that is no label map, vector image or the like."""
+    kind = "vtkMRMLScalarVolumeNode"
+    nodes = [scene.GetNthNodeByClass(n, kind) for n in range(scene.GetNumberOfNodesByClass(kind))]
+    return next((n for n in nodes if n.GetClassName() == kind and not n.GetHideFromEditors()), None)
+
+
 def add_volume(scene: vtkMRMLScene, volume: Volume, name: str) -> vtkMRMLScalarVolumeNode:
     """A new scalar volume node with the voxels and geometry of `volume`."""
     node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", scene.GenerateUniqueName(name))

@@ -42,7 +42,8 @@ class Banner:
 class Situation:
     """All that decides which controls can be used.
 
-    `parts` are the roles of the result's nodes that exist; `differs` says whether original and defended do.
+    `parts` are the roles of the result's nodes that exist; `differs` says whether original and defended do,
+    `comparing` whether the views show them side by side.
     """
 
     has_input: bool = False
@@ -52,9 +53,11 @@ class Situation:
     parts: frozenset[str] = frozenset()
     has_result: bool = False
     differs: bool = False
+    comparing: bool = False
     from_dicom: bool = False
     can_compare: bool = True
     export_chosen: bool = False
+    has_export_folder: bool = False
     has_clean_folder: bool = False
     missing_packages: int = 0
     removable_packages: int = 0
@@ -103,7 +106,7 @@ def target_choices(recent: Iterable[str], has_deepbet: bool) -> list[tuple[str, 
 
 def extra_packages(target: str) -> list[str]:
     """Requirements of a target beyond those of every check."""
-    return [environment.DEEPBET] if target == "deepbet" else []
+    return [*environment.DEEPBET] if target == "deepbet" else []
 
 
 def remembered(recent: Iterable[str], target: str, most: int = 8) -> list[str]:
@@ -155,7 +158,8 @@ def reasons(now: Situation) -> dict[str, str]:
     found = {name: busy for name in ("inputVolumeSelector", "targetComboBox", "targetPathLineEdit")}
     found |= {name: busy for name in ("calibrationPathLineEdit", "alphaSpinBox", "seedSpinBox")}
     found |= {name: busy for name in ("deviceComboBox", "effortComboBox", "keepFilesCheckBox")}
-    found |= {name: result or _gone(now, "heatmap") for name in _HEATMAP_CONTROLS}
+    apart = "" if now.comparing else _("It lies over the comparison: show both segmentations side by side.")
+    found |= {name: result or _gone(now, "heatmap") or apart for name in _HEATMAP_CONTROLS}
     return found | {
         "checkButton": _why_no_check(now),
         "compareButton": both or views,
@@ -165,9 +169,9 @@ def reasons(now: Situation) -> dict[str, str]:
         "spectrumButton": result or _gone(now, "spectrum") or views,
         "evidenceTable": result,
         "exportDicomCheckBox": "" if now.from_dicom else _("The volume does not come from DICOM files."),
-        "exportReportCheckBox": result or _gone(now, "report"),
-        "reportButton": result or _gone(now, "report"),
-        "exportButton": result or ("" if now.export_chosen else _("Choose at least one kind of file.")),
+        "exportReportCheckBox": result or _no_report(now),
+        "reportButton": result or _no_report(now),
+        "exportButton": result or _why_no_export(now),
         "calibrateButton": _why_no_calibration(now),
         "cleanFolderPathLineEdit": busy,
         "calibrationOutputPathLineEdit": busy,
@@ -197,6 +201,17 @@ def _why_no_calibration(now: Situation) -> str:
     if now.checking:
         return _("Wait until the check has ended, or cancel it.")
     return "" if now.has_clean_folder else _("Choose a folder of clean volumes first.")
+
+
+def _why_no_export(now: Situation) -> str:
+    if not now.export_chosen:
+        return _("Choose at least one kind of file.")
+    return "" if now.has_export_folder else _("Choose a folder for the files first.")
+
+
+def _no_report(now: Situation) -> str:
+    missing = _("There is none: it was deleted, or its packages were missing when the volume was checked.")
+    return "" if "report" in now.parts else missing
 
 
 def _no_result(now: Situation) -> str:

@@ -125,9 +125,12 @@ class WorkerProcess:
         self.state = State.CANCELLED if stopped else State.CRASHED if crashed else State.FINISHED
 
     def _deliver(self) -> None:
-        with self._stdout.open("rb") as stream:
-            stream.seek(self._read_bytes)
-            new = stream.read()
+        try:
+            with self._stdout.open("rb") as stream:
+                stream.seek(self._read_bytes)
+                new = stream.read()
+        except OSError:  # somebody cleared the temporary folder; the exit code still comes
+            return
         self._read_bytes += len(new)
         *lines, self._rest = (self._rest + new).split(b"\n")
         for line in lines:

@@ -17,6 +17,22 @@ class Sample:
     sha256: str
 
 
+def register_samples(folder: Path) -> None:
+    """Offer the samples of a folder in Slicer's Sample Data module."""
+    import SampleData
+
+    for sample in read_samples(folder):
+        SampleData.SampleDataLogic.registerCustomSampleDataSource(
+            category="MedShield",
+            sampleName=sample.name,
+            uris=(folder / sample.file).as_uri(),
+            fileNames=sample.file,
+            nodeNames=sample.name,
+            thumbnailFileName=str(folder / sample.thumbnail),
+            checksums=f"SHA256:{sample.sha256}",
+        )
+
+
 def read_samples(folder: Path) -> list[Sample]:
     """The samples of a folder, as its `samples.json` lists them."""
     entries = json.loads((folder / "samples.json").read_text("utf-8"))

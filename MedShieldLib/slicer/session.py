@@ -5,13 +5,14 @@ One session belongs to one scene. It holds no state that the scene could hold.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedShieldLib.slicer import heatmap as heatmaps
 from MedShieldLib.slicer.check import CalibrationJob, CheckJob, Job, Settings, Watch
 from MedShieldLib.slicer.disagreement import add_difference, labels_of, largest_disagreement
-from MedShieldLib.slicer.export import dicom_files_of
+from MedShieldLib.slicer.export import comes_from_dicom
 from MedShieldLib.slicer.layouts import ComparisonLayout, Shown
 from MedShieldLib.slicer.nodes import world_position
 from MedShieldLib.slicer.presenter import Situation, sides_differ
@@ -57,6 +58,21 @@ class Session:
     def calibrate(self, clean: Path, file: Path, settings: Settings, watch: Watch) -> None:
         """Start a calibration on a folder of clean volumes."""
         self._job = CalibrationJob(clean, file, settings, watch)
+
+    def check_and_wait(
+        self, source: vtkMRMLScalarVolumeNode, settings: Settings, watch: Watch, wait: Callable[[], None]
+    ) -> Result | None:
+        """Check a volume to the end and show its result; calls `wait` in between. None if there is no result.
+
+        Raises:
+            InputError: if the volume cannot be checked.
+        """
+        self.check(source, settings, watch)
+        while self.job:
+            wait()
+            self.poll()
+        job = self._job
+        return job.result if isinstance(job, CheckJob) else None
 
     def poll(self) -> None:
         """Take the running job further."""
@@ -141,7 +157,8 @@ class Session:
             has_result=result is not None,
             parts=frozenset(role for role in _ROLES if result.node(role)) if result else frozenset(),
             differs=result is not None and sides_differ(result.data),
-            from_dicom=bool(dicom_files_of(source, database)),
+            comparing=self.views.is_shown,
+            from_dicom=comes_from_dicom(source, database),
             can_compare=self.views.is_possible,
             **known,
         )

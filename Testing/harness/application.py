@@ -46,6 +46,23 @@ class Application(qt.QObject):
     def moduleManager(self):
         return self
 
+    def module(self, name):
+        return getattr(slicer.modules, name.lower(), None)
+
+    def coreIOManager(self):
+        return self
+
+    def loadNodes(self, filetype, properties, loaded, messages):
+        """Volume files only, by the logic behind Slicer's own reader."""
+        if filetype != "VolumeFile":
+            raise ValueError(f"the stand-in loads no {filetype}")
+        file = properties["fileName"]
+        name = properties.get("name") or Path(file).name.partition(".")[0]
+        node = slicer.modules.volumes.logic().AddArchetypeVolume(file, name, 0)
+        if node is not None:
+            loaded.AddItem(node)
+        return node is not None
+
     def processEvents(self):
         self._application.processEvents()
 
@@ -66,6 +83,17 @@ class Application(qt.QObject):
 
     def layoutManager(self):
         return None
+
+
+class DicomDatabase:
+    """The one function of Slicer's DICOM database that modules need to get back to the files of a volume."""
+
+    def __init__(self, files):
+        """`files` is a dict of paths by SOP Instance UID."""
+        self._files = files
+
+    def fileForInstance(self, uid):
+        return str(self._files.get(uid, ""))
 
 
 class LayoutFollower:
@@ -147,6 +175,7 @@ def load_module(path):
     holder = slicer.qSlicerScriptedLoadableModuleWidget()
     holder.setLayout(qt.QVBoxLayout())
     holder.setMRMLScene(slicer.mrmlScene)
+    parent.widgetRepresentation = lambda: holder
     return module, _build(code, path.stem, holder), holder
 
 
@@ -187,6 +216,7 @@ def _build(code, name, holder):
     panel = getattr(code, name + "Widget")(holder)
     panel.setup()
     setattr(slicer.modules, name + "Widget", panel)
+    holder.self = lambda: panel
     holder.isEntered = True
     panel.enter()
     return panel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import types
@@ -21,6 +22,14 @@ class ScriptedLoadableModule:
             setattr(parent, name, value)
         icon = Path(self.resourcePath(f"Icons/{self.moduleName}.png"))
         parent.icon = qt.QIcon(str(icon)) if icon.is_file() else None
+        if not hasattr(slicer, "selfTests"):
+            slicer.selfTests = {}
+        slicer.selfTests[self.moduleName] = self.runTest
+
+    def runTest(self, msec=100):
+        test = getattr(sys.modules[type(self).__module__], self.moduleName + "Test")()
+        test.messageDelay = msec
+        test.runTest()
 
     def resourcePath(self, name):
         return str(Path(self.parent.path).parent / "Resources" / name)
@@ -68,7 +77,7 @@ class ScriptedLoadableModuleLogic:
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
     def runTest(self):
-        raise NotImplementedError
+        logging.warning("No test is defined in " + type(self).__name__)
 
 
 class Packaging:

@@ -53,6 +53,8 @@ class _Parameter:
         node = wrapper.parameterNode
         if self.is_node:
             return node.GetNodeReference(self.name)
+        if not node.HasParameter(self.name):  # the scene was closed
+            self.write(wrapper, self.default)
         text = node.GetParameter(self.name)
         if issubclass(self.kind, enum.Enum):
             return self.kind[text]
@@ -82,6 +84,7 @@ class _Wrapper:
                 parameter.write(self, parameter.default)
 
     def connectGui(self, gui):
+        """Binds for good: Slicer's returns no tag, so that disconnectGui finds nothing to disconnect."""
         bound = {w.property(_PROPERTY): w for w in vars(gui).values() if w.property(_PROPERTY)}
         unknown = set(bound) - set(self._parameters)
         if unknown:
@@ -95,12 +98,12 @@ class _Wrapper:
         # Weak: an observer that holds the wrapper, which holds the node, would never be freed.
         weak = weakref.WeakMethod(self._to_gui)
         self._tags[tag] = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: weak() and weak()())
-        return tag
 
     def disconnectGui(self, tag):
         for connector in self._guis.pop(tag, {}).values():
             connector.disconnect()
-        self.RemoveObserver(self._tags.pop(tag))
+        if tag in self._tags:
+            self.RemoveObserver(self._tags.pop(tag))
 
     def _from_gui(self, name, tag):
         if not self._busy and tag in self._guis:

@@ -80,9 +80,10 @@ class ctkSliderWidget(qt.QWidget):
 
 @register(ctk)
 class ctkPathLineEdit(qt.QWidget):
-    """Emits currentPathChanged only for text that is not empty, as CTK's does for valid input only."""
+    """Text that is not empty is valid input, and as in CTK only that is told by currentPathChanged."""
 
     currentPathChanged = Signal(str)
+    validInputChanged = Signal(bool)
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -92,7 +93,15 @@ class ctkPathLineEdit(qt.QWidget):
         browse.text = "..."
         layout.addWidget(self._edit, 1)
         layout.addWidget(browse)
-        self._edit.textChanged.connect(lambda text: self.currentPathChanged.emit(text) if text else None)
+        self._valid = False
+        self._edit.textChanged.connect(self._tell)
+
+    def _tell(self, text):
+        if text:
+            self.currentPathChanged.emit(text)
+        if bool(text) != self._valid:
+            self._valid = bool(text)
+            self.validInputChanged.emit(self._valid)
 
     currentPath = Property(str, lambda s: s._edit.text, lambda s, v: s._edit.setText(v))
     filters = stored(int, "filters", 0)
@@ -198,5 +207,3 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
     """The widget that holds a scripted module's panel."""
 
     isEntered = stored(bool, "isEntered", False)
-
-

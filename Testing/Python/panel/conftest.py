@@ -95,6 +95,53 @@ def calibration(head: Volume, target: Path, tmp_path_factory) -> Path:
     return found.save(tmp_path_factory.mktemp("calibration") / "head.json")
 
 
+@pytest.fixture(scope="session")
+def series(head: Volume, tmp_path_factory) -> dict[str, Path]:
+    """The head as a DICOM series, headers after the MR slice that pydicom ships: files by SOP Instance UID."""
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    from pydicom.data import get_testdata_file
+    from pydicom.uid import generate_uid
+
+    folder, uid, study, frame = tmp_path_factory.mktemp("series"), *(generate_uid() for _ in range(3))
+    columns, files = np.reshape(head.direction, (3, 3)), {}
+    for k, voxels in enumerate(head.voxels):
+        one = pydicom.dcmread(get_testdata_file("MR_small.dcm"))
+        one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = study, uid, frame
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        one.InstanceNumber, (one.Rows, one.Columns) = k + 1, voxels.shape
+        one.PixelSpacing, one.SliceThickness = [head.spacing[1], head.spacing[0]], head.spacing[2]
+        one.ImageOrientationPatient = [*columns[:, 0], *columns[:, 1]]
+        one.ImagePositionPatient = list(head.origin + columns[:, 2] * k * head.spacing[2])
+        one.PixelData = voxels.astype("<i2").tobytes()
+        files[one.SOPInstanceUID] = folder / f"{k:03}.dcm"
+        one.save_as(files[one.SOPInstanceUID])
+    return files
+
+
+@pytest.fixture
+def from_dicom(panel, series, target, calibration, monkeypatch):
+    """The panel with that series loaded as Slicer's DICOM module loads it; returns its node."""
+    import slicer
+    import vtk
+
+    names = vtk.vtkStringArray()
+    for file in series.values():
+        names.InsertNextValue(str(file))
+    node = slicer.modules.volumes.logic().AddArchetypeScalarVolume(names.GetValue(0), "MR", 0, names)
+    node.SetAttribute("DICOM.instanceUIDs", " ".join(series))
+    monkeypatch.setattr(slicer, "dicomDatabase", harness.DicomDatabase(series), raising=False)
+    choose(panel, target, calibration)
+    assert panel.source is node
+    return node
+
+
+def choose(panel, target: Path, calibration: Path) -> None:
+    """Choose a target and a calibration, by their files."""
+    panel.ui.targetPathLineEdit.currentPath = str(target)
+    panel.ui.calibrationPathLineEdit.currentPath = str(calibration)
+
+
 @pytest.fixture
 def loaded(panel, head, target, calibration):
     """The panel with the head loaded, target and calibration chosen; returns the head's node."""
@@ -103,8 +150,7 @@ def loaded(panel, head, target, calibration):
     from MedShieldLib.slicer.nodes import add_volume
 
     node = add_volume(slicer.mrmlScene, head, "Head")
-    panel.ui.targetPathLineEdit.currentPath = str(target)
-    panel.ui.calibrationPathLineEdit.currentPath = str(calibration)
+    choose(panel, target, calibration)
     assert panel.source is node
     return node
 

@@ -95,6 +95,8 @@ def test_heatmap_controls_change_the_views(panel, checked):
     panel.ui.showHeatmapCheckBox.checked = False
     assert {c.GetForegroundVolumeID() for c in composites} == {None}
     assert not legend.GetVisibility()
+    panel.ui.compareButton.checked = False
+    assert not panel.ui.opacitySlider.enabled and "side by side" in panel.ui.opacitySlider.toolTip
 
 
 def test_cancel_in_the_middle_changes_nothing(panel, loaded):
@@ -244,29 +246,174 @@ def test_exported_seg_nrrd_has_names_and_labels(panel, checked, loaded, tmp_path
     assert np.count_nonzero(exported.labels) == np.count_nonzero(shown)
 
 
-def test_calibration_runs_and_is_chosen(panel, loaded, head, tmp_path):
-    head.write(tmp_path / "clean.nii.gz")
-    panel.ui.cleanFolderPathLineEdit.currentPath = str(tmp_path)
+@pytest.fixture
+def clean(panel, loaded, head, tmp_path):
+    """A folder of two clean volumes, chosen in the panel."""
+    folder = tmp_path / "clean volumes"
+    folder.mkdir()
+    for n in range(2):
+        head.with_voxels(head.voxels + n).write(folder / f"clean {n}.nii.gz")
+    panel.ui.cleanFolderPathLineEdit.currentPath = str(folder)
     assert panel.ui.calibrateButton.enabled
+    return folder
+
+
+def test_calibration_runs_to_its_end_and_its_file_is_chosen(panel, clean):
+    from MedShieldLib.calibration import Calibration
+
+    panel.ui.calibrateButton.click()
+    assert panel.ui.calibrateButton.text == "Cancel the calibration" and not panel.ui.checkButton.enabled
+    finish(panel)
+    file = clean / "medshield-tissues.json"
+    assert panel.ui.calibrationPathLineEdit.currentPath == str(file), panel.ui.logText.toPlainText()
+    assert panel.settings().calibration == str(file) and Calibration.load(file).n_subjects == 2
+    assert "Calibrated" in panel.ui.verdictLabel.text and panel.ui.checkButton.enabled
+    slicer.app.answer = False
+    panel.ui.calibrateButton.click()
+    assert "Replace" in slicer.app.questions[-1] and panel.session.job is None
+
+
+def test_cancelled_calibration_leaves_no_file_and_the_earlier_choice(panel, clean, calibration):
     panel.ui.calibrateButton.click()
     harness.spin(lambda: panel.session.job is None or panel.ui.progressBar.value > 0, 120)
-    assert panel.ui.calibrateButton.text == "Cancel the calibration", panel.ui.logText.toPlainText()
-    assert not panel.ui.checkButton.enabled
     panel.ui.calibrateButton.click()
     finish(panel)
     assert "Cancelled" in panel.ui.verdictLabel.text
-    assert not list(tmp_path.glob("*.json"))
+    assert not list(clean.glob("*.json"))
+    assert panel.ui.calibrationPathLineEdit.currentPath == str(calibration)
+
+
+def test_emptied_calibration_field_means_the_one_that_ships(panel, loaded):
+    panel.ui.calibrationPathLineEdit.currentPath = ""
+    panel.ui.alphaSpinBox.value = 0.1
+    assert panel.ui.calibrationPathLineEdit.currentPath == "" and panel.settings().calibration == ""
+
+
+def test_dicom_seg_is_written_beside_its_series_and_refers_to_it(panel, from_dicom, series):
+    import highdicom
+    import numpy as np
+    import pydicom
+
+    from MedShieldLib.slicer.nodes import segmentation_from_node
+
+    panel.ui.checkButton.click()
+    finish(panel)
+    assert panel.session.result is not None, panel.ui.logText.toPlainText()
+    folder = next(iter(series.values())).parent
+    assert panel.ui.exportPathLineEdit.currentPath == str(folder)
+    assert panel.ui.exportDicomCheckBox.enabled
+    for name in ("exportSegNrrdCheckBox", "exportJsonCheckBox", "exportReportCheckBox"):
+        getattr(panel.ui, name).checked = False
+    panel.ui.exportDicomCheckBox.checked = True
+    panel.ui.exportButton.click()
+    file = folder / "MR-defended.dcm"
+    assert file.is_file(), slicer.app.questions
+    first = pydicom.dcmread(next(iter(series.values())))
+    seg = highdicom.seg.segread(file)
+    file.unlink()
+    assert "MR-defended.dcm" in panel.ui.exportLabel.text
+    assert seg.StudyInstanceUID == first.StudyInstanceUID and seg.PatientID == first.PatientID
+    (reference,) = seg.ReferencedSeriesSequence
+    assert reference.SeriesInstanceUID == first.SeriesInstanceUID
+    shown = segmentation_from_node(panel.session.result.node("defended"), from_dicom)
+    positions = {pydicom.dcmread(path).ImagePositionPatient[2]: uid for uid, path in series.items()}
+    counts = np.zeros(4, int)
+    for frame, pixels in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array, strict=True):
+        counts[frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber] += pixels.sum()
+        (image,) = frame.DerivationImageSequence[0].SourceImageSequence
+        z = frame.PlanePositionSequence[0].ImagePositionPatient[2]
+        assert positions[z] == image.ReferencedSOPInstanceUID
+    for number, structure in enumerate(shown.structures, 1):
+        description = seg.get_segment_description(number)
+        assert description.segment_label == structure.name
+        assert counts[number] == np.count_nonzero(shown.labels == structure.value) > 0
+        (algorithm,) = description.SegmentationAlgorithmIdentificationSequence
+        assert algorithm.AlgorithmName == "MedShield" and "tissues" in algorithm.AlgorithmParameters
+
+
+def test_dicom_seg_needs_a_volume_from_dicom_and_its_packages(panel, checked, loaded, tmp_path, monkeypatch):
+    from MedShieldLib.slicer import environment
+
+    assert not panel.ui.exportDicomCheckBox.enabled and "DICOM" in panel.ui.exportDicomCheckBox.toolTip
+    loaded.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    monkeypatch.setattr(slicer, "dicomDatabase", harness.DicomDatabase({"1.2.3": "gone.dcm"}), raising=False)
+    monkeypatch.setattr(environment, "DICOM_SEG", ("highdicom>=9999",))
+    panel.refresh()
+    panel.ui.exportPathLineEdit.currentPath = str(tmp_path)
+    panel.ui.exportDicomCheckBox.checked = True
+    panel.ui.exportButton.click()
+    asked, _constraints, requester = slicer.packaging.stand_in.asked[-1]
+    assert requester == "MedShield" and "highdicom>=9999" in asked
+    assert "not installed" in slicer.app.questions[-1]
+    assert not list(tmp_path.glob("Head-*"))
+
+
+def test_export_needs_a_folder(panel, checked):
+    assert panel.ui.exportPathLineEdit.currentPath == ""  # the volume comes from no file
+    assert not panel.ui.exportButton.enabled and "folder" in panel.ui.exportButton.toolTip
 
 
 def test_nothing_is_installed_without_asking(panel, loaded, monkeypatch):
-    from MedShieldLib.slicer import environment
-
-    monkeypatch.setattr(environment, "missing", lambda requirements: ["monai>=1.4"])
+    panel.packages._requirements.append("monai>=9999")
     panel.ui.checkButton.click()
     asked, constraints, requester = slicer.packaging.stand_in.asked[-1]
-    assert requester == "MedShield" and "monai>=1.4" in asked
-    assert "numpy==" in constraints and "torch==" in constraints
+    assert requester == "MedShield" and "monai>=9999" in asked
+    kept = {line.partition("==")[0] for line in constraints.splitlines()}
+    assert {"numpy", "torch", "scipy", "simpleitk", "pydicom"} <= kept and "monai" not in kept
     assert panel.session.job is None and "not installed" in panel.ui.verdictLabel.text
+
+
+def test_check_without_the_packages_of_the_report_still_gives_a_verdict(panel, loaded, tmp_path, monkeypatch):
+    broken = tmp_path / "no jinja2" / "jinja2.py"
+    broken.parent.mkdir()
+    broken.write_text('raise ModuleNotFoundError("No module named jinja2", name="jinja2")')
+    monkeypatch.setenv("PYTHONPATH", str(broken.parent))
+    panel.ui.checkButton.click()
+    finish(panel)
+    result = panel.session.result
+    assert result is not None and result.node("report") is None, panel.ui.logText.toPlainText()
+    assert "p (attack)" in panel.ui.verdictLabel.text
+    assert not panel.ui.reportButton.enabled and "packages" in panel.ui.reportButton.toolTip
+
+
+def test_message_ends_with_another_choice_but_outlives_a_deleted_volume(panel, loaded, head):
+    from MedShieldLib.slicer.nodes import add_volume
+
+    other = add_volume(slicer.mrmlScene, head, "Other")
+    panel._parameterNode.target = "no such model"
+    panel.ui.checkButton.click()
+    finish(panel)
+    assert "no such model" in panel.ui.verdictLabel.text
+    panel._parameterNode.inputVolume = other
+    assert "Not checked" in panel.ui.verdictLabel.text
+    panel._parameterNode.inputVolume = loaded
+    panel._parameterNode.target = "brain-tissue"
+    panel.ui.checkButton.click()
+    slicer.mrmlScene.RemoveNode(loaded)
+    assert panel.source is other and "was deleted" in panel.ui.verdictLabel.text
+
+
+def test_results_of_two_volumes_and_of_a_reopened_scene_are_shown_again(panel, checked, head, tmp_path):
+    from MedShieldLib.slicer.nodes import add_volume
+
+    verdict = panel.ui.verdictLabel.text
+    first = panel.source
+    panel._parameterNode.inputVolume = add_volume(slicer.mrmlScene, head, "Other")
+    assert "Not checked" in panel.ui.verdictLabel.text and panel.ui.agreementTable.rowCount == 0
+    assert not panel.ui.compareButton.enabled and not panel.session.views.is_shown
+    panel._parameterNode.inputVolume = first
+    assert panel.ui.verdictLabel.text == verdict and panel.ui.agreementTable.rowCount == 3
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    slicer.mrmlScene.Commit()
+    slicer.mrmlScene.Clear(0)
+    assert "Not checked" in panel.ui.verdictLabel.text
+    slicer.mrmlScene.Import()
+    assert panel.source.GetName() == "Head" and panel.ui.verdictLabel.text == verdict
+
+
+def test_module_test_for_slicer_passes_here_too(panel):
+    """MedShieldTest, which is written for the real application, with the shipped target and samples."""
+    slicer.selfTests["MedShield"]()
 
 
 def test_interface_stays_live_during_a_check(panel, loaded):

@@ -1,0 +1,30 @@
+"""What the panel's controls say, kept in the scene.
+
+Annotations are not postponed here, because the parameter node wrapper reads them.
+"""
+
+from typing import Annotated
+
+from slicer import vtkMRMLScalarVolumeNode
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+
+from MedShieldLib.slicer.check import Device, Effort
+from MedShieldLib.slicer.heatmap import Band
+
+
+@parameterNodeWrapper
+class MedShieldParameterNode:
+    """The controls' values; names are those of SlicerParameterName in the .ui file."""
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    target: str = "brain-tissue"
+    calibration: str = ""
+    alpha: Annotated[float, WithinRange(0.001, 0.5)] = 0.05
+    seed: Annotated[int, WithinRange(0, 2147483647)] = 0
+    device: Device = Device.AUTOMATIC
+    effort: Effort = Effort.FULL
+    keepFiles: bool = False
+    showHeatmap: bool = True
+    band: Band = Band.VERDICT
+    heatmapOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6
+    heatmapThreshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.15
