@@ -33,8 +33,8 @@ from MedShieldLib.volume import Volume
 HEADS = (*(f"nichart_Subj{n}_T1" for n in range(5, 13)), "nv_MR_Gd", "nv_FLAIR")
 
 PATCH = 48
-# Root mean square of the noise, as a share of the intensity range. An attack has 2 to 8, but the detail of heads
-# at 1 to 2 mm has more: the level is how much the network may take for noise, and so how strongly it filters.
+# Root mean square of the noise, as a share of the intensity range. An attack has 2 to 8, but the detail of a
+# head at 1 to 2 mm has more: the level is how much may be taken for noise, and so how strong the filter is.
 WEAKEST, STRONGEST = 1 / 255, 32 / 255
 _AIR = 0.1
 _LEAST_TISSUE = 0.15
