@@ -31,11 +31,11 @@ except ImportError:  # run from the source tree
 
 from MedShieldLib.errors import InputError
 from MedShieldLib.panel.banner import BannerSection
+from MedShieldLib.panel.calibrate import CalibrationSection
 from MedShieldLib.panel.export import ExportSection, dicom_database
 from MedShieldLib.panel.later import later
 from MedShieldLib.panel.packages import PackageSection
 from MedShieldLib.panel.parameters import MedShieldParameterNode
-from MedShieldLib.panel.paths import on_path
 from MedShieldLib.panel.tables import fill_table
 from MedShieldLib.panel.target import TargetSection
 from MedShieldLib.slicer import environment, presenter
@@ -94,11 +94,12 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.packages = PackageSection(self.ui, self.resourcePath("requirements.txt"), self.refresh)
         self.exports = ExportSection(self.ui, self.session, self.packages, self.addLog, self.refreshControls)
         self.targets = TargetSection(self.ui)
+        self.calibrations = CalibrationSection(self.ui, self.session, self._start, self.refreshControls)
         controls = presenter.reasons(presenter.Situation())
         self._toolTips = {name: getattr(self.ui, name).toolTip for name in controls}
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
-        self._timer.connect("timeout()", self.session.poll)
+        self._timer.connect("timeout()", self.onTimer)
         self._connectScene()
         self._connectControls()
         self.initializeParameterNode()
@@ -115,18 +116,16 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui.checkButton.connect("clicked(bool)", self.onCheckButton)
         ui.jumpButton.connect("clicked(bool)", self.onJumpButton)
         ui.spectrumButton.connect("clicked(bool)", lambda: setattr(ui.compareButton, "checked", True))
-        ui.calibrateButton.connect("clicked(bool)", self.onCalibrateButton)
         ui.compareButton.connect("toggled(bool)", self.onCompareToggled)
         ui.differenceButton.connect("toggled(bool)", self.onDifferenceToggled)
         ui.agreementTable.connect("cellClicked(int,int)", self.onAgreementClicked)
-        on_path(ui.cleanFolderPathLineEdit, self.refreshControls)
 
     def cleanup(self):
         """The module is reloaded, or Slicer closes."""
-        self._timer.stop()
         self.session.kill(_("MedShield was closed, so the running job was stopped."))
         self.session.compare(False)
         self.setParameterNode(None)
+        self._timer.stop()
         self.removeObservers()
 
     def enter(self):
@@ -153,9 +152,11 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self):
         """Follow the scene's parameter node; offer the scene's first volume as input."""
-        self.setParameterNode(self.logic.getParameterNode())
+        if self._parameterNode is None:
+            self.setParameterNode(self.logic.getParameterNode())
         if not self._parameterNode.inputVolume:
             self._parameterNode.inputVolume = first_volume(slicer.mrmlScene)
+        self.refresh()
 
     def setParameterNode(self, parameterNode):
         """Bind the panel to a parameter node, or to none."""
@@ -175,10 +176,9 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def settings(self):
         """What the controls say, for a job."""
-        values = self._parameterNode
-        file = self.ui.calibrationPathLineEdit.currentPath
+        now = self._parameterNode
         return Settings(
-            values.target, file, values.alpha, values.seed, values.effort, values.device, values.keepFiles
+            now.target, now.calibration, now.alpha, now.seed, now.effort, now.device, now.keepFiles
         )
 
     # Showing what there is
@@ -191,10 +191,14 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._showResult()
         values = self._parameterNode
         self.targets.show(values)
+        self.calibrations.show(values)
         if values:
             self.session.show_heatmap(
                 values.showHeatmap, values.band, values.heatmapOpacity, values.heatmapThreshold
             )
+        if self.session.is_drawing and not self.session.job:
+            self.ui.stepLabel.text = _("Computing the heatmap")
+            self._timer.start()
         self.refreshControls()
 
     def refreshControls(self):
@@ -204,7 +208,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             dicom_database(),
             export_chosen=bool(self.exports.kinds),
             has_export_folder=self.exports.has_folder,
-            has_clean_folder=bool(self.ui.cleanFolderPathLineEdit.currentPath),
+            has_clean_folder=self.calibrations.has_folder,
             missing_packages=len(self.packages.missing),
             removable_packages=len(self.packages.removable),
         )
@@ -214,7 +218,8 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             control.toolTip = reason or self._toolTips[name]
         self.ui.checkButton.text = _("Cancel") if now.checking else _("Check && Segment")
         self.ui.calibrateButton.text = _("Cancel the calibration") if now.calibrating else _("Calibrate")
-        self.ui.progressBar.visible = self.ui.stepLabel.visible = now.busy
+        self.ui.progressBar.visible = now.busy
+        self.ui.stepLabel.visible = now.busy or self.session.is_drawing
         self.banner.show(self.session.result, self.source)
 
     def _showResult(self):
@@ -233,32 +238,36 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     # What the job says
 
+    def onTimer(self):
+        if self.session.poll():
+            self.refresh()
+        if not self.session.is_busy:
+            self._timer.stop()
+
     def onProgress(self, fraction, step):
         self.ui.progressBar.value = round(100 * fraction)
         self.ui.stepLabel.text = step
 
-    def onJobEnded(self, ending, message):
-        self._timer.stop()
+    def onJobEnded(self, done, ending, message):
         self.addLog(message)
-        said = {Ending.DONE: None, Ending.CANCELLED: presenter.neutral(message)}
-        self.banner.say(said.get(ending, presenter.failure(message)))
+        words = presenter.failure if ending is Ending.FAILED else presenter.neutral
+        self.banner.say(words(message))
+        if ending is Ending.DONE:
+            done()
         self.refresh()
-        if ending is Ending.DONE and self.session.result and self.parent.isEntered:
+
+    def onChecked(self):
+        """The result is in the scene: show the verdict and, if the user is still here, the comparison."""
+        self.banner.say(None)
+        self.refresh()
+        if self.session.result and self.parent.isEntered:
             self.ui.compareButton.checked = True
 
-    def onCalibrated(self, file, target, ending, message):
-        """A calibration has ended: choose its file, if its target is still the chosen one."""
-        self.onJobEnded(ending, message)
-        if ending is Ending.DONE:
-            self.banner.say(presenter.neutral(message))
-            if self._parameterNode and self._parameterNode.target == target:
-                self._parameterNode.calibration = str(file)
-            self.refreshControls()
-
-    def _start(self, launch, ended):
+    def _start(self, launch, done):
         """Start a job after making sure that its packages are there; say so when it cannot be."""
+        ended = partial(self.onJobEnded, done)
         self.banner.say(None)
-        with slicer.util.tryWithErrorDisplay(_("MedShield could not start."), waitCursor=True):
+        with slicer.util.tryWithErrorDisplay(_("MedShield could not start.")):
             try:
                 self.targets.require_consent()
                 self.packages.ensure(*presenter.extra_packages(self._parameterNode.target))
@@ -273,25 +282,10 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onCheckButton(self):
         if self.session.job:
-            self.onCancel()
+            self.session.cancel()
+            self.refreshControls()
         else:
-            self._start(partial(self.session.check, self.source), self.onJobEnded)
-
-    def onCalibrateButton(self):
-        if self.session.job:
-            self.onCancel()
-            return
-        target = self._parameterNode.target
-        clean = Path(self.ui.cleanFolderPathLineEdit.currentPath)
-        given = self.ui.calibrationOutputPathLineEdit.currentPath
-        file = Path(given) if given else clean / f"medshield-{Path(target).stem}.json"
-        if not file.exists() or slicer.util.confirmYesNoDisplay(_("Replace {file}?").format(file=file)):
-            ended = partial(self.onCalibrated, file, target)
-            self._start(partial(self.session.calibrate, clean, file), ended)
-
-    def onCancel(self):
-        self.session.cancel()
-        self.refreshControls()
+            self._start(partial(self.session.check, self.source), self.onChecked)
 
     def onCompareToggled(self, on):
         self.session.compare(on)
@@ -299,6 +293,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         later(self.parent, self.session.views.fit)
 
     def onDifferenceToggled(self, on):
+        self.ui.compareButton.checked |= on
         self.session.show_difference(on)
 
     def onJumpButton(self):
@@ -324,8 +319,7 @@ class MedShieldLogic(ScriptedLoadableModuleLogic):
         """Check a volume node, wait for the end, and return its `Result`; RuntimeError if there is none."""
         said = []
         watch = Watch(lambda fraction, step: None, logging.info, lambda ending, message: said.append(message))
-        wanted = settings or Settings("brain-tissue")
-        result = self.session.check_and_wait(source, wanted, watch, self._wait)
+        result = self.session.check_and_wait(source, settings or Settings("brain-tissue"), watch, self._wait)
         if result is None:
             raise RuntimeError(said[-1])
         self.session.choose(source)
@@ -351,16 +345,18 @@ class MedShieldTest(ScriptedLoadableModuleTest):
             except unittest.SkipTest as reason:
                 logging.warning(f"Skipped: {reason}")
 
+    def resource(self, name):
+        return Path(slicer.util.modulePath("MedShield")).parent / "Resources" / name
+
     def samples(self):
-        """(Name, volume node) of the samples that ship, one loaded after the other."""
-        folder = Path(slicer.util.modulePath("MedShield")).parent / "Resources" / "SampleData"
-        for sample in read_samples(folder):
-            yield slicer.util.loadVolume(str(folder / sample.file), {"name": sample.name})
+        """The volume nodes of the samples that ship, one loaded after the other."""
+        for sample in read_samples(self.resource("SampleData")):
+            file = self.resource("SampleData") / sample.file
+            yield slicer.util.loadVolume(str(file), {"name": sample.name})
 
     def test_clean_and_attacked_sample(self):
         """The verdicts on the shipped samples, and what comes into the scene."""
-        requirements = Path(slicer.util.modulePath("MedShield")).parent / "Resources" / "requirements.txt"
-        if missing := environment.missing(environment.read_requirements(requirements)):
+        if missing := environment.missing(environment.read_requirements(self.resource("requirements.txt"))):
             self.skipTest(f"not installed: {', '.join(missing)}")
         logic = MedShieldLogic()
         verdicts = []

@@ -110,7 +110,17 @@ def _pins(wanted: list[str]) -> list[str]:
     """Keep pip from replacing whatever is there already, but for the packages that have to be newer."""
     free = {_plain(name) for name in wanted}
     there = {_plain(one.metadata["Name"] or ""): one.version for one in metadata.distributions()}
-    return [f"{name}=={version}" for name, version in sorted(there.items()) if name and name not in free]
+    pins = (f"{name}=={version}" for name, version in sorted(there.items()) if name not in free)
+    return [pin for pin in pins if _is_requirement(pin)]  # one that pip cannot read would stop it
+
+
+def _is_requirement(text: str) -> bool:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        return bool(Requirement(text))
+    except InvalidRequirement:
+        return False
 
 
 def _plain(name: str) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import slicer
 
-from MedShieldLib.slicer.nodes import volume_from_node
 from MedShieldLib.slicer.text import _
 from MedShieldLib.volume import Volume
 
@@ -48,11 +47,10 @@ class Band(Enum):
         return "heatmap" if self is Band.VERDICT else f"heatmap-{self.name.lower()}"
 
 
-def removed(source: vtkMRMLScalarVolumeNode, reformed: vtkMRMLScalarVolumeNode, band: Band) -> Volume:
+def removed(before: Volume, after: Volume, band: Band) -> Volume:
     """Local energy of what the reformer took out of a band, in [0, 1] (1 at the 99.9 % quantile)."""
     from MedShieldLib.converter import Spectrum, local_band_energy
 
-    before, after = volume_from_node(source), volume_from_node(reformed)
     change = before.with_voxels(before.voxels.astype(np.float32) - after.voxels.astype(np.float32))
     nyquist = 0.5 / min(before.spacing)
     low, high = (share * nyquist for share in band.value)

@@ -111,18 +111,6 @@ def _makers(
     }
 
 
-def band_heatmap(result: Result, band: heatmaps.Band) -> vtkMRMLScalarVolumeNode | None:
-    """The heatmap of a band, computed when it is first asked for; None if the volumes for it are gone."""
-    node = result.node(band.role)
-    source, reformed = result.node(_INPUT), result.node("reformed")
-    if node is not None or band is heatmaps.Band.VERDICT or source is None or reformed is None:
-        return node
-    name = _("{name} - {band}").format(name=source.GetName(), band=band.label().lower())
-    node = add_volume(source.GetScene(), heatmaps.removed(source, reformed, band), name)
-    result.put(band.role, node)
-    return node
-
-
 def results_of(source: vtkMRMLNode | None) -> list[Result]:
     """All results for a volume that are in its scene, the oldest first."""
     if source is None:

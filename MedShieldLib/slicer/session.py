@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedShieldLib.slicer import heatmap as heatmaps
+from MedShieldLib.slicer.bands import BandMaker
 from MedShieldLib.slicer.check import CalibrationJob, CheckJob, Job, Settings, Watch
 from MedShieldLib.slicer.disagreement import add_difference, labels_of, largest_disagreement
 from MedShieldLib.slicer.export import comes_from_dicom
 from MedShieldLib.slicer.layouts import ComparisonLayout, Shown
 from MedShieldLib.slicer.nodes import world_position
 from MedShieldLib.slicer.presenter import Situation, sides_differ
-from MedShieldLib.slicer.results import Result, band_heatmap, results_of
+from MedShieldLib.slicer.results import Result, results_of
 from MedShieldLib.slicer.text import _
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Session:
     ) -> None:
         self._scene, self._temporary = scene, temporary
         self._job: Job | None = None
+        self._bands = BandMaker()
         self.views = ComparisonLayout(scene, application)
         self.result: Result | None = None
 
@@ -74,10 +76,21 @@ class Session:
         job = self._job
         return job.result if isinstance(job, CheckJob) else None
 
-    def poll(self) -> None:
-        """Take the running job further."""
+    @property
+    def is_busy(self) -> bool:
+        """Whether `poll` has something to do."""
+        return self.job is not None or self._bands.is_busy
+
+    @property
+    def is_drawing(self) -> bool:
+        """Whether a heatmap is being computed."""
+        return self._bands.is_busy
+
+    def poll(self) -> bool:
+        """Take the running job further; True when a heatmap is there that was asked for."""
         if self.job:
             self.job.poll()
+        return self._bands.collect()
 
     def cancel(self) -> None:
         """Ask the running job to stop."""
@@ -109,12 +122,14 @@ class Session:
             self.views.restore(self.result.node("defended") if self.result else None)
 
     def show_heatmap(self, visible: bool, band: heatmaps.Band, opacity: float, threshold: float) -> None:
-        """Lay the heatmap of a band over the scan in the comparison views."""
+        """Lay the heatmap of a band over the scan in the comparison views, as soon as it is computed."""
         if not self.views.is_shown:
             return
-        node = band_heatmap(self.result, band) if visible and self.result else None
+        node = self.result.node(band.role) if visible and self.result else None
         if node:
             heatmaps.style(node, threshold)
+        elif visible and self.result:
+            self._bands.want(self.result, band)
         self.views.set_foreground(node, opacity, band.label())
 
     def show_difference(self, visible: bool) -> None:

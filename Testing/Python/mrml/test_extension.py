@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-# The catalogue's schema allows no other keys.
-KNOWN = {"$schema", "build_dependencies", "build_subdirectory", "category", "scm_revision", "scm_url", "tier"}
+# The catalogue's schema 1.0.1 demands the first three and allows no others than these.
+REQUIRED = {"$schema", "category", "scm_url"}
+KNOWN = REQUIRED | {"scm_revision", "scm_type", "build_dependencies", "build_subdirectory", "enabled", "tier"}
 MODULES = Path("lib/Slicer-5.12/qt-scripted-modules")
 
 pytestmark = pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="needs the git checkout")
@@ -74,7 +75,11 @@ def test_catalogue_entry_has_what_the_index_asks_for():
     entry = json.loads((REPOSITORY / "MedShield.json").read_text("utf-8"))
     assert entry["category"] == "Segmentation" and entry["build_dependencies"] == ["PyTorch"]
     assert entry["scm_url"].endswith("/SlicerMedShield.git")
-    assert set(entry) <= KNOWN
+    assert REQUIRED <= set(entry) <= KNOWN
+    assert entry["$schema"].endswith("slicer-extension-catalog-entry-schema-v1.0.1.json#")
+    assert entry["tier"] in (1, 3, 5) and entry["scm_url"].startswith("https://")
+    project = re.search(r"project\((\w+)\)", (REPOSITORY / "CMakeLists.txt").read_text("utf-8"))
+    assert project and (REPOSITORY / f"{project.group(1)}.json").is_file()
 
 
 @pytest.mark.parametrize("icon", ["Resources/MedShield.png", "MedShield/Resources/Icons/MedShield.png"])

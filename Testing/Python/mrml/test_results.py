@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,11 @@ from MedShieldLib.export.folder import load_result, save_result
 from MedShieldLib.export.json_result import dumps
 from MedShieldLib.result import Verdict
 from MedShieldLib.slicer import heatmap
+from MedShieldLib.slicer.bands import BandMaker
 from MedShieldLib.slicer.disagreement import labels_of, largest_disagreement
 from MedShieldLib.slicer.nodes import add_volume, hierarchy_item, volume_from_node
 from MedShieldLib.slicer.presenter import sides_differ, verdict_banner
-from MedShieldLib.slicer.results import add_result, all_or_nothing, band_heatmap, results_of
+from MedShieldLib.slicer.results import add_result, all_or_nothing, results_of
 
 slicer = pytest.importorskip("slicer")
 ROLES = ("original", "defended", "reformed", "heatmap", "agreement", "evidence", "spectrum", "report")
@@ -137,14 +140,31 @@ def test_largest_disagreement_lies_where_the_sides_differ(scene, source, make_re
     assert largest_disagreement(original, defended, label=99) is None
 
 
-def test_band_heatmaps_are_made_once_and_lie_in_zero_to_one(scene, source, make_result):
+def collect(maker, result, band):
+    maker.want(result, band)
+    end = time.monotonic() + 60
+    while not maker.collect():
+        assert time.monotonic() < end, "still computing"
+        time.sleep(0.01)
+
+
+def test_band_heatmaps_lie_in_zero_to_one(scene, source, make_result):
     pytest.importorskip("pywt")
-    added = add(make_result(), source)
-    node = band_heatmap(added, heatmap.Band.LOW)
-    assert band_heatmap(added, heatmap.Band.LOW) is node
-    assert node is not band_heatmap(added, heatmap.Band.HIGH)
-    voxels = volume_from_node(node).voxels
-    assert voxels.min() >= 0 and voxels.max() <= 1 and voxels.any()
+    added, maker = add(make_result(), source), BandMaker()
+    for band in (heatmap.Band.LOW, heatmap.Band.HIGH):
+        collect(maker, added, band)
+        voxels = volume_from_node(added.node(band.role)).voxels
+        assert voxels.min() >= 0 and voxels.max() <= 1 and voxels.any()
+    assert added.node(heatmap.Band.LOW.role) is not added.node(heatmap.Band.HIGH.role)
+
+
+def test_band_heatmap_of_a_closed_scene_is_dropped(scene, source, make_result):
+    pytest.importorskip("pywt")
+    added, maker = add(make_result(), source), BandMaker()
+    maker.want(added, heatmap.Band.LOW)
+    scene.Clear(0)
+    collect(maker, added, heatmap.Band.LOW)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0 and not maker.is_busy
 
 
 def test_heatmap_hides_what_is_below_the_threshold(scene, source, make_result):

@@ -97,7 +97,7 @@ def calibration(head: Volume, target: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def series(head: Volume, tmp_path_factory) -> dict[str, Path]:
-    """The head as a DICOM series, headers after the MR slice that pydicom ships: files by SOP Instance UID."""
+    """The head as a DICOM series, headers after the MR slice that pydicom ships; files by their UID."""
     pydicom = pytest.importorskip("pydicom")
     pytest.importorskip("highdicom")
     from pydicom.data import get_testdata_file

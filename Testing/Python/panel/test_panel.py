@@ -90,6 +90,7 @@ def test_heatmap_controls_change_the_views(panel, checked):
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(heatmap)
     assert legend is not None and legend.GetVisibility()
     panel.ui.bandComboBox.currentIndex = 1
+    harness.spin(lambda: checked.node("heatmap-low") is not None, 60)
     band = composites[0].GetForegroundVolumeID()
     assert band != heatmap.GetID() and checked.node("heatmap-low").GetID() == band
     panel.ui.showHeatmapCheckBox.checked = False
