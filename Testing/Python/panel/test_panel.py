@@ -27,7 +27,7 @@ def alive(pid):
 def started(panel):
     """Click, and wait until the worker has said its first word."""
     panel.ui.checkButton.click()
-    harness.spin(lambda: panel.session.job is None or panel.ui.progressBar.value > 0, 120)
+    harness.spin(lambda: panel.session.job is None or panel.ui.progressBar.value > 0, 300)
     assert panel.session.job is not None, panel.ui.logText.toPlainText()
     return panel.session.job
 
@@ -276,7 +276,7 @@ def test_calibration_runs_to_its_end_and_its_file_is_chosen(panel, clean):
 
 def test_cancelled_calibration_leaves_no_file_and_the_earlier_choice(panel, clean, calibration):
     panel.ui.calibrateButton.click()
-    harness.spin(lambda: panel.session.job is None or panel.ui.progressBar.value > 0, 120)
+    harness.spin(lambda: panel.session.job is None or panel.ui.progressBar.value > 0, 300)
     panel.ui.calibrateButton.click()
     finish(panel)
     assert "Cancelled" in panel.ui.verdictLabel.text
