@@ -10,7 +10,7 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,9 +108,7 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     network = Network()
-    averaged = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.averaging)
-    )
+    averaged = torch.optim.swa_utils.AveragedModel(network, avg_fn=_running_average(recipe.averaging))
     optimizer = torch.optim.Adam(network.parameters())
     recent: list[float] = []
 
@@ -203,6 +201,15 @@ def _add_lesion(x: np.ndarray, rng: np.random.Generator) -> None:
     depth = size * (1 - np.linalg.norm(np.tensordot(turn / radii[:, None], away, 1), axis=0))
     inside = np.clip(depth / rng.uniform(0.5, 1.5) + 0.5, 0, 1)
     x[box] += inside.astype(np.float32) * np.float32(contrast) * (x[box] > _AIR)
+
+
+def _running_average(decay: float) -> Callable:
+    """Exponential, but over a tenth of the steps so far at first: how the weights began is soon forgotten."""
+
+    def average(old: torch.Tensor, new: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+        return old.lerp(new, 1 - min(decay, int(count) / (int(count) + 10)))
+
+    return average
 
 
 def _share_of_rate(done: float) -> float:
