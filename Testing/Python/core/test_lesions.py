@@ -95,7 +95,7 @@ def test_a_strong_low_pass_loses_small_lesions_first(mni_2mm, white, target):
 def test_the_denoiser_keeps_them(mni_2mm, white, target):
     found = simulate(mni_2mm, white, seed=3)
     kept = kept_contrasts(mni_2mm, found, mean_of(Denoiser(16 / 255)), target, seed=0)
-    assert np.mean(np.array(kept) >= lesions.KEPT) == 1 and np.mean(kept) > 0.8
+    assert np.mean(np.array(kept) >= lesions.KEPT) == 1 and np.mean(kept) > 0.7
 
 
 def test_the_table_counts_what_is_there():
