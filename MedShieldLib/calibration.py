@@ -239,11 +239,12 @@ def calibrate(
     *,
     name: str = "",
     augmentations: Sequence[shifts.Shift] = shifts.CALIBRATION,
+    per_volume: int | None = None,
     seed: int = 0,
     progress: Progress = lambda fraction, step: None,
     cancelled: IsCancelled = lambda: False,
 ) -> Calibration:
-    """Observe clean volumes, each as it is and under every benign shift.
+    """Observe clean volumes, each under benign shifts.
 
     Args:
         target: the target that answers.
@@ -251,6 +252,8 @@ def calibrate(
         versions: the family to draw; `reformer.choose` picks one that suits the target.
         name: shown to the user; "" makes one of the target's name and the number of volumes.
         augmentations: the benign shifts, with `shifts.none` for the volume as it is.
+        per_volume: how many of them each volume is seen under: the first one always, the others in turn.
+            None takes all. Subjects differ more than the shifts of one subject, so a slow target needs few.
         seed: of the shifts and of the draws.
         progress: called as progress(fraction, step).
         cancelled: asked before every inference.
@@ -262,7 +265,11 @@ def calibrate(
     if not volumes:
         raise InputError("There is no clean volume to calibrate on; name a folder with at least one.")
     disagreements, features, profiles = [], [], []  # and not the observations, which hold whole volumes
-    jobs = [(subject, volume, shift) for subject, volume in volumes for shift in augmentations]
+    jobs = [
+        (subject, volume, shift)
+        for n, (subject, volume) in enumerate(volumes)
+        for shift in _in_turn(augmentations, per_volume, n)
+    ]
     for n, (subject, volume, shift) in enumerate(jobs):
         progress(n / len(jobs), f"{subject}: {shift.__name__.replace('_', ' ')}")
         shifted = shifts.apply(shift, volume, seed + n)
@@ -282,6 +289,14 @@ def calibrate(
         _stored(np.array([list(row.values()) for row in features])),
         _stored(np.array(profiles)),
     )
+
+
+def _in_turn(augmentations: Sequence[shifts.Shift], count: int | None, turn: int) -> list[shifts.Shift]:
+    """The first one and `count` - 1 others, from where the turn before has stopped."""
+    first, *others = augmentations
+    if count is None or count > len(others):
+        return [first, *others]
+    return [first, *(others[(turn * (count - 1) + n) % len(others)] for n in range(count - 1))]
 
 
 def _stored(x: np.ndarray) -> np.ndarray:

@@ -107,8 +107,12 @@ class Normaliser:
         return (disagreements / self.benign).mean(-2)
 
     def instability(self, disagreements: np.ndarray) -> np.ndarray:
-        """(...): the worst structure's, so that a small one that vanishes counts as much as a large one."""
-        return self.per_structure(disagreements).max(-1)
+        """(...): the quadratic mean over structures.
+
+        A small structure that vanishes counts as much as a large one, and as its ratio is large it cannot
+        hide among quiet ones; the plain maximum would do that too, but is noisier on clean volumes.
+        """
+        return np.sqrt((self.per_structure(disagreements) ** 2).mean(-1))
 
     def novelty(self, features: np.ndarray) -> np.ndarray:
         """(...): Mahalanobis distance of the features from the clean ones."""

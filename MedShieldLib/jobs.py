@@ -5,6 +5,7 @@ The command line, the worker and the demo share them; nothing is printed here.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # The family of versions is chosen on so many volumes; more hardly change it and each costs 15 inferences.
 _ENOUGH_TO_CHOOSE = 3
+# Benign shifts of every volume: this many, and more of them where there are few volumes.
+_LEAST_SHIFTS, _ENOUGH_SCORES = 4, 60
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class CalibrateJob:
             target,
             volumes,
             versions,
+            per_volume=max(_LEAST_SHIFTS, math.ceil(_ENOUGH_SCORES / len(volumes))),
             seed=self.seed,
             progress=control.part(0.2, 0.99),
             cancelled=control.cancelled,

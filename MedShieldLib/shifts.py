@@ -1,7 +1,7 @@
 """Benign shifts: what scanners, protocols and archives do to a volume without any attacker.
 
-Calibration draws from them at mild strength, so that an ordinary noisy or blurred scan is not called an
-attack; the benchmark measures false alarms per shift at full strength. torchio does what it can do.
+Calibration draws from them, so that an ordinary noisy or blurred scan is not called an attack; the benchmark
+measures false alarms per shift. torchio does what it can do.
 """
 
 from __future__ import annotations
@@ -194,6 +194,10 @@ CALIBRATION: tuple[Shift, ...] = (
     anisotropy,
     rotation,
     eight_bit,
+    scanner,
+    motion,
+    resampling,
+    sharpening,
 )
 
 

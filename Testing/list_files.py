@@ -1,7 +1,7 @@
 """Writes the file lists of MedShield/CMakeLists.txt and MedShieldLib/CMakeLists.txt from what git knows.
 
-    python Testing/list_files.py           after a file came or went (git add new ones first)
-    python Testing/list_files.py --check   says which list is out of date, and changes nothing
+python Testing/list_files.py           after a file came or went (git add new ones first)
+python Testing/list_files.py --check   says which list is out of date, and changes nothing
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from MedShieldLib.shield import Shield
 from MedShieldLib.targets import DifferentiableTarget, load_target
 from MedShieldLib.volume import Volume
 
-# Used neither to train nor to calibrate the reference target. (SPM152 resembles MNI152, which was.)
-HELD_OUT = ("trio_b17_mprage", "nichart_IXI012-HH-1211_T1", "mricron_ch2", "nv_spm152")
+# Used neither to train nor to calibrate the reference target.
+HELD_OUT = ("trio_b17_mprage", "nichart_IXI012-HH-1211_T1")
 EPS = 8 / 255
 
 

@@ -16,10 +16,12 @@ from MedShieldLib.volume import Volume
 
 MNI152 = "MNI152"
 MNI152_MM = 2
-# The reference target was trained on them, so for it they can only calibrate.
+# The reference target was trained on these, so for it they can only calibrate.
 _LABELLED = tuple(f"nichart_Subj{n}" for n in range(1, 13))
 # Other targets leave so many of these heads for testing.
 _LABELLED_TESTS = 4
+# In the calibration that ships with the reference target; tests for others.
+_TEMPLATES = ("mricron_ch2", "nv_spm152")
 
 
 class Role(str, Enum):
@@ -72,10 +74,11 @@ def heads_for(target_name: str, data: Path | None, only: Iterable[str] = ()) -> 
     """
     if data is None:
         return tuple(Head(MNI152, None, role) for role in Role)
-    tests = 0 if target_name == "brain-tissue" else _LABELLED_TESTS
+    reference = target_name == "brain-tissue"
+    tests, templates = (0, ()) if reference else (_LABELLED_TESTS, _TEMPLATES)
     found = [Head(s, _file(data, f"{s}_T1"), Role.TEST) for s in _LABELLED[:tests]]
-    found += [Head(s, _file(data, s), Role.TEST) for s in HELD_OUT]
-    found += _real_shifts(data, _LABELLED[:tests])
+    found += [Head(s, _file(data, s), Role.TEST) for s in (*HELD_OUT, *templates)]
+    found += _real_shifts(data, _LABELLED[:tests], with_agent=not reference)
     found = [head for head in found if not only or head.subject in only]
     clean = [Head(s, _file(data, f"{s}_T1"), Role.LEARN) for s in _LABELLED[tests:]]
     clean.append(Head(MNI152, None, Role.CALIBRATE))
@@ -87,11 +90,12 @@ def heads_for(target_name: str, data: Path | None, only: Iterable[str] = ()) -> 
     return tuple(found)
 
 
-def _real_shifts(data: Path, subjects: tuple[str, ...]) -> list[Head]:
-    """Real volumes of another contrast, and one with contrast agent."""
+def _real_shifts(data: Path, subjects: tuple[str, ...], with_agent: bool) -> list[Head]:
+    """Real volumes of another contrast, and one with contrast agent where nothing was calibrated on it."""
     flair = [Head(s, _file(data, f"{s}_FL"), Role.TEST, "real-flair") for s in subjects]
     flair.append(Head("nv_FLAIR", _file(data, "nv_FLAIR"), Role.TEST, "real-flair"))
-    return [*flair, Head("nv_MR_Gd", _file(data, "nv_MR_Gd"), Role.TEST, "real-contrast-agent")]
+    agent = Head("nv_MR_Gd", _file(data, "nv_MR_Gd"), Role.TEST, "real-contrast-agent")
+    return [*flair, agent] if with_agent else flair
 
 
 def _file(data: Path, name: str) -> Path:

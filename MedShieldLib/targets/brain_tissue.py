@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +27,10 @@ STRUCTURES = (
 )
 
 
+# The first level keeps the full 2 mm: the cortex is hardly wider than that.
+_CHANNELS, _STRIDES = (16, 32, 48, 64, 80), (1, 2, 2, 2)
+
+
 def build_network() -> torch.nn.Module:
     """The untrained network: a residual U-Net (Kerfoot et al. 2018, as in MONAI), 0.8 M parameters.
 
@@ -35,7 +40,9 @@ def build_network() -> torch.nn.Module:
     from monai.networks.nets import UNet
 
     norm = ("batch", {"affine": False})
-    return UNet(3, 1, 1 + len(STRUCTURES), channels=(32, 48, 64, 96), strides=(2, 2, 2), num_res_units=1, norm=norm)
+    classes = 1 + len(STRUCTURES)
+    network: Any = UNet(3, 1, classes, channels=_CHANNELS, strides=_STRIDES, num_res_units=1, norm=norm)
+    return network.to(memory_format=torch.channels_last_3d)  # faster on CPUs, most of all in training
 
 
 def load(weights: Path = WEIGHTS) -> NetworkTarget:
@@ -57,4 +64,6 @@ def load(weights: Path = WEIGHTS) -> NetworkTarget:
 def target_of(network: torch.nn.Module, sha256: str) -> NetworkTarget:
     """A network of this architecture as a target; training uses it to validate half-trained weights."""
     spacing = (SPACING_MM, SPACING_MM, SPACING_MM)
-    return NetworkTarget(NAME, network, STRUCTURES, sha256, spacing, ORIENTATION, divisor=DIVISOR, one_piece=True)
+    return NetworkTarget(
+        NAME, network, STRUCTURES, sha256, spacing, ORIENTATION, divisor=DIVISOR, one_piece=True
+    )

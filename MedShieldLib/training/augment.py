@@ -17,11 +17,11 @@ from MedShieldLib.targets.brain_tissue import SPACING_MM
 from MedShieldLib.training.data import Subject
 from MedShieldLib.volume import Volume
 
-PATCH = (80, 104, 80)  # (k', j', i') at 2 mm: most of a brain with some of its surroundings
-_BEFORE = (104, 128, 104)  # cropped to this before the spatial transforms, which cost most
+PATCH = (64, 88, 64)  # (k', j', i') at 2 mm: most of a brain
+_BEFORE = (88, 112, 88)  # cropped to this before the spatial transforms, which cost most
 # Patches lie this many voxels off the brain's centre at most: mostly near, often far enough to show what is
 # no brain (neck, face, empty corners).
-_NEAR, _FAR, _FAR_SHARE = 10, 60, 0.45
+_NEAR, _FAR, _FAR_SHARE = 16, 60, 0.4
 _STRIPPED_SHARE = 0.35
 _BRAIN_MARGIN_VOXELS = (0, 1)
 
@@ -76,11 +76,11 @@ def _scanned(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def _filtered(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Half of the samples pass one of the converter's filters, at a random strength.
+    """Two in five samples pass one of the converter's filters, at a random strength.
 
     A network that has met smooth heads keeps its answer when the shield shows it smoothed versions.
     """
-    if rng.random() < 0.5:
+    if rng.random() < 0.6:
         return x
     volume = Volume(x[0].numpy(), (SPACING_MM,) * 3)
     kind = rng.integers(4)

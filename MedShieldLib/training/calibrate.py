@@ -9,7 +9,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from MedShieldLib import shifts
 from MedShieldLib.calibration import Calibration, calibrate
 from MedShieldLib.observation import Progress
 from MedShieldLib.reformer import choose
@@ -25,8 +24,8 @@ _SHIPPED = Path(__file__).parents[1] / "data"
 _TO_CHOOSE = 5
 # Every fourth head is seen without its skull as well, if the target knows such heads.
 _STRIPPED_EVERY = 4
-# A slow target sees fewer shifts: subjects differ more than the shifts of one subject.
-_FEW_SHIFTS: tuple[shifts.Shift, ...] = (shifts.none, shifts.rician_noise, shifts.blur)
+# Benign shifts of each head.
+_SHIFTS_PER_HEAD = 4
 # T1 heads of other scanners, without labels. A target is steadier on what it has seen in training, so its
 # calibration needs heads that it has not.
 _UNSEEN = ("mricron_ch2", "nv_spm152", "nv_MR_Gd")
@@ -52,14 +51,13 @@ def stripped(subject: Subject) -> Volume:
 def calibrate_shipped(
     target: Target,
     volumes: Sequence[tuple[str, Volume]],
-    augmentations: Sequence[shifts.Shift],
     progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
     """Choose the versions on a few heads, then calibrate on all."""
     spread = volumes[:: max(1, len(volumes) // _TO_CHOOSE)]
     versions = choose(target, [v for _, v in spread], progress=progress)
     name = f"{len({s for s, _ in volumes})} T1 heads"
-    return calibrate(target, volumes, versions, name=name, augmentations=augmentations, progress=progress)
+    return calibrate(target, volumes, versions, name=name, per_volume=_SHIFTS_PER_HEAD, progress=progress)
 
 
 def main() -> None:
@@ -75,10 +73,8 @@ def main() -> None:
     def say(fraction: float, step: str) -> None:
         print(f"{fraction:6.1%}  {step}", flush=True)
 
-    reference = arguments.target == brain_tissue.NAME
-    volumes = clean_volumes(arguments.data, with_stripped=reference)
-    augmentations = shifts.CALIBRATION if reference else _FEW_SHIFTS
-    calibration = calibrate_shipped(load_target(arguments.target), volumes, augmentations, say)
+    volumes = clean_volumes(arguments.data, with_stripped=arguments.target == brain_tissue.NAME)
+    calibration = calibrate_shipped(load_target(arguments.target), volumes, say)
     calibration.save(arguments.out or _SHIPPED / f"{arguments.target}.calibration.json")
     for version in calibration.versions:
         print(version)

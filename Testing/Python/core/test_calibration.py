@@ -41,6 +41,15 @@ def test_a_row_for_every_volume_under_every_shift(small_calibration: Calibration
     assert (c.disagreements >= 0).all() and (c.disagreements.max((0, 2)) > 0).all()
 
 
+def test_few_shifts_take_turns_and_the_plain_volume_is_always_seen(
+    small_target: NetworkTarget, small_heads: Heads
+) -> None:
+    shown = (shifts.none, shifts.gamma, shifts.bias_field, shifts.eight_bit)
+    c = calibrate(small_target, small_heads[:3], FAMILY, augmentations=shown, per_volume=2)
+    assert c.subjects == ("head 0", "head 0", "head 1", "head 1", "head 2", "head 2")
+    assert c.shift_names == ("none", "gamma", "none", "bias_field", "none", "eight_bit")
+
+
 def test_a_file_gives_back_what_was_saved(small_calibration: Calibration, tmp_path: Path) -> None:
     path = small_calibration.save(tmp_path / "Kalibrierung für München.json")
     loaded = Calibration.load(path)
