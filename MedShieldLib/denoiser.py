@@ -206,6 +206,8 @@ def _tiles(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
 
     while np.prod([extent(axis) for axis in range(3)]) > _TILE:
         axis = max(range(3), key=lambda axis: shape[axis] / parts[axis])
+        if parts[axis] * DIVISOR >= shape[axis]:
+            break  # halos alone exceed the limit
         parts[axis] += 1
     edges = []
     for size, count in zip(shape, parts, strict=True):

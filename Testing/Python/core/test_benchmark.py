@@ -101,9 +101,9 @@ def test_a_line_that_was_cut_off_is_measured_again(toy, plan, measured):
 def test_every_cell_is_measured_by_every_defence(plan, measured):
     cells = plan.cells("toy")
     kinds = {kind: sum(cell.kind is kind for cell in cells) for kind in Kind}
-    assert kinds == {Kind.CALIBRATION: 8, Kind.CLEAN: 1, Kind.SHIFT: 2, Kind.ATTACK: 4, Kind.ADAPTIVE: 2}
+    assert kinds == {Kind.CALIBRATION: 12, Kind.CLEAN: 1, Kind.SHIFT: 2, Kind.ATTACK: 4, Kind.ADAPTIVE: 2}
     # Two defences need no calibration heads, and an adaptive attack is shown to the shield that it knows.
-    assert len(measured) == 8 * 2 + 7 * len(DEFENCES) + 2 * 1
+    assert len(measured) == 12 * 2 + 7 * len(DEFENCES) + 2 * 1
 
 
 def test_stronger_attacks_do_more_harm_and_keep_their_bound(measured):
@@ -154,7 +154,7 @@ def test_report_holds_tables_plots_and_the_command(plan, measured, tmp_path):
     ):
         assert expected in text
     assert "nan" not in text
-    assert "low-pass on toy: 8 clean scores, too few for 5%" in text
+    assert "low-pass on toy: 12 clean scores, too few for 5%" in text
     for name in ("roc.svg", "dice.svg", "failures.svg", "false_alarms.svg"):
         assert (path.parent / name).read_text().startswith("<?xml")
     with (path.parent / "benchmark.csv").open() as file:
