@@ -11,8 +11,8 @@ import pytest
 
 from MedShieldLib.volume import Volume
 
-# PySide gives back more references to None than it takes. Python up to 3.11 counts them, and aborts when none is
-# left after some thousand property writes; these are spare ones.
+# PySide gives back more references to None than it takes. Python up to 3.11 counts them, and aborts when none
+# is left after some thousand property writes; these are spare ones.
 _SPARE_NONES = (None,) * 5_000_000
 
 pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
