@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 from pathlib import Path
@@ -13,7 +14,10 @@ from MedShieldLib.volume import Volume
 
 # PySide gives back more references to None than it takes. Python up to 3.11 counts them, and aborts when none
 # is left after some thousand property writes; these are spare ones.
-_SPARE_NONES = (None,) * 5_000_000
+_take_reference = ctypes.pythonapi.Py_IncRef
+_take_reference.argtypes = [ctypes.py_object]
+for _ in range(1_000_000):
+    _take_reference(None)
 
 pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
 pytest.importorskip("slicer", reason="needs slicer-core")
