@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 
 from MedShieldLib.attacks.adaptive.gate import Look
-from MedShieldLib.attacks.adaptive.silent import Silent, unit
+from MedShieldLib.attacks.adaptive.knowing import unit
+from MedShieldLib.attacks.adaptive.silent import Silent
 
 
 @dataclass(frozen=True)

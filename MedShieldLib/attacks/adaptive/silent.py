@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
 from MedShieldLib.attacks.adaptive.gate import Gate, Look
-from MedShieldLib.attacks.base import Attack, Case
+from MedShieldLib.attacks.adaptive.knowing import Knowing
+from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import mean_dice
-from MedShieldLib.shield import Shield
 
 # Around the threshold a check's own draws decide: the width of that zone, as a share of it.
 _LUCK = 0.1
@@ -20,30 +20,16 @@ _FINALISTS = 5
 
 
 @dataclass(frozen=True)
-class Silent(Attack):
+class Silent(Knowing):
     """Sign steps along a mixture of "break the answer" and "stay under the alarm".
 
     Expectation over the shield's randomness (Athalye et al. 2018): every step draws afresh. The answer is
     the iterate with the largest expected silent harm: Dice drop x chance that no alarm is raised.
-
-    Attributes:
-        shield: whose alarm to stay under; the attacker knows all of it but the seed of a check.
-        steps: gradient steps.
-        draws: versions drawn in every step, at least.
-        momentum: share of the last direction that is kept.
-        step_size: first step, as a share of eps; the steps fall to 0 along half a cosine.
     """
-
-    shield: Shield = field(repr=False, compare=False)
-    steps: int = 40
-    draws: int = 20
-    momentum: float = 0.75
-    step_size: float = 1.0
 
     @property
     def expected_passes(self) -> int:
-        rounds = max(1, -(-self.draws // len(self.shield.calibration.versions)))
-        return (self.steps + _FINALISTS) * (1 + rounds * len(self.shield.calibration.versions))
+        return (self.steps + _FINALISTS) * (1 + self.versions_drawn)
 
     @abstractmethod
     def direction(self, look: Look, memory: dict[str, float]) -> torch.Tensor:
@@ -51,15 +37,13 @@ class Silent(Attack):
 
     def perturb(self, case: Case) -> torch.Tensor:
         gate, memory = Gate(case, self.shield, self.draws), dict[str, float]()
-        x = case.project(case.x + case.eps * case.uniform(case.x.shape))
+        x = self.start(case)
         velocity, finalists = torch.zeros_like(x), [(0.0, 0, case.x)]
         for step in range(self.steps):
             look = gate.look(x)
             finalists.append((expected_harm(case, x, look.ratio), step + 1, x))
             finalists = sorted(finalists, key=lambda finalist: -finalist[0])[:_FINALISTS]
-            velocity = self.momentum * velocity + unit(self.direction(look, memory))
-            size = self.step_size * case.eps * 0.5 * (1 + math.cos(math.pi * step / self.steps))
-            x = case.project(x + size * velocity.sign())
+            x, velocity = self.step(case, x, velocity, self.direction(look, memory), step)
         finalists.append((0.0, self.steps + 1, x))
         return max((x for _, _, x in finalists), key=lambda x: expected_harm(case, x, gate.loudness(x)))
 
@@ -68,8 +52,3 @@ def expected_harm(case: Case, x: torch.Tensor, ratio: float) -> float:
     """Dice drop of the plain answer at `x`, times the chance of silence at that share of the threshold."""
     drop = 1 - mean_dice(case.look(x).argmax(dim=1), case.reference.labels)
     return drop / (1 + math.exp(min(50.0, (ratio - 1) / _LUCK)))
-
-
-def unit(gradient: torch.Tensor) -> torch.Tensor:
-    """Scaled to a mean magnitude of 1, so that two gradients can be weighed against each other."""
-    return gradient / gradient.abs().mean().clamp(min=1e-30)

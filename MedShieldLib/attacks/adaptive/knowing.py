@@ -1,0 +1,53 @@
+"""What all attackers who know a shield share: whose versions they see through, and how they step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from MedShieldLib.attacks.base import Attack, Case
+from MedShieldLib.shield import Shield
+
+
+@dataclass(frozen=True)
+class Knowing(Attack):
+    """Sign steps with momentum from a random start; expectation over the draws (Athalye et al. 2018).
+
+    Attributes:
+        shield: the attacker knows all of it but the seed of a check.
+        steps: gradient steps.
+        draws: versions drawn in every step, at least.
+        momentum: share of the last direction that is kept.
+        step_size: first step, as a share of eps; the steps fall to 0 along half a cosine.
+    """
+
+    shield: Shield = field(repr=False, compare=False)
+    steps: int = 40
+    draws: int = 20
+    momentum: float = 0.75
+    step_size: float = 1.0
+
+    @property
+    def versions_drawn(self) -> int:
+        """In one step: whole families, `draws` at least."""
+        family = len(self.shield.calibration.versions)
+        return max(1, -(-self.draws // family)) * family
+
+    def start(self, case: Case) -> torch.Tensor:
+        """Anywhere within the bound."""
+        return case.project(case.x + case.eps * case.uniform(case.x.shape))
+
+    def step(
+        self, case: Case, x: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, number: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next input and velocity."""
+        velocity = self.momentum * velocity + unit(gradient)
+        size = self.step_size * case.eps * 0.5 * (1 + math.cos(math.pi * number / self.steps))
+        return case.project(x + size * velocity.sign()), velocity
+
+
+def unit(gradient: torch.Tensor) -> torch.Tensor:
+    """Scaled to a mean magnitude of 1, so that two gradients can be weighed against each other."""
+    return gradient / gradient.abs().mean().clamp(min=1e-30)

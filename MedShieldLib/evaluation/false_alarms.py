@@ -1,0 +1,50 @@
+"""How often a calibration would call its own clean volumes suspicious, were their subject not part of it.
+
+Run as `python -m MedShieldLib.evaluation.false_alarms [CALIBRATION]`; the default ships with `brain-tissue`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from MedShieldLib.calibration import Calibration
+from MedShieldLib.detector import p_value
+
+ALPHA = 0.05
+
+
+def left_out(scores: np.ndarray, subjects: tuple[str, ...]) -> np.ndarray:
+    """(N,) p-values of clean scores (N,), each under the scores of the other subjects alone."""
+    names = np.array(subjects)
+    values = np.empty(len(scores))
+    for n, (score, subject) in enumerate(zip(scores, subjects, strict=True)):
+        others = names != subject
+        values[n] = p_value(float(score), scores[others], names[others].tolist())
+    return values
+
+
+def main() -> None:
+    """Command line."""
+    from MedShieldLib.targets import load_target
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("calibration", type=Path, nargs="?", help="default: the one of brain-tissue")
+    file = parser.parse_args().calibration
+    calibration = Calibration.load(file) if file else Calibration.shipped(load_target("brain-tissue"))
+    print(
+        f"{calibration.name}: {len(calibration.subjects)} clean scores of {calibration.n_subjects} subjects"
+    )
+    for kind, scores in (("attack", calibration.instability), ("novelty", calibration.novelty)):
+        alarms = left_out(scores, calibration.subjects) <= ALPHA
+        print(f"{kind} alarms at {ALPHA:.0%}: {alarms.sum()} of {len(alarms)} ({alarms.mean():.1%})")
+        shifts = np.array(calibration.shift_names)
+        for shift in dict.fromkeys(calibration.shift_names):
+            these = alarms[shifts == shift]
+            print(f"  {shift:<14} {these.sum()} of {len(these)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,18 @@
+"""False alarms of a calibration on its own clean volumes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from MedShieldLib.evaluation.false_alarms import ALPHA, left_out
+
+
+def test_a_subject_is_judged_by_the_others_alone() -> None:
+    rng = np.random.default_rng(0)
+    subjects = tuple(f"s{n // 4}" for n in range(80))
+    scores = rng.lognormal(0, 0.1, 80)
+    assert (left_out(scores, subjects) <= ALPHA).mean() < 0.15
+    strange = scores.copy()
+    strange[:4] *= 5  # all of one subject: they must not excuse each other
+    values = left_out(strange, subjects)
+    assert (values[:4] <= ALPHA).all() and (values[4:] <= ALPHA).sum() <= 4
