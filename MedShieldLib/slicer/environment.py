@@ -33,8 +33,10 @@ def versions() -> dict[str, str]:
 
 
 def device() -> str:
-    """What the targets of this version compute on, for the user."""
-    return _("CPU, {count} cores").format(count=os.cpu_count() or 1)
+    """What the targets compute on, for the user; PyTorch is too slow to load just to ask it for a GPU."""
+    return _("CUDA GPU where PyTorch finds one, else CPU with {count} cores").format(
+        count=os.cpu_count() or 1
+    )
 
 
 def read_requirements(file: str | Path) -> list[str]:

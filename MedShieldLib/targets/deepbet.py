@@ -18,8 +18,9 @@ import torch.nn.functional as F
 
 from MedShieldLib.errors import InputError
 from MedShieldLib.targets import window as windows
+from MedShieldLib.targets.device import frozen
 from MedShieldLib.targets.grid import WorkingGrid
-from MedShieldLib.targets.network import add_within, frozen
+from MedShieldLib.targets.network import add_within
 from MedShieldLib.volume import Structure, Volume
 
 STRUCTURES: tuple[Structure, ...] = (Structure(1, "Brain", (0.95, 0.75, 0.45)),)

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from MedShieldLib.errors import InputError
 from MedShieldLib.targets import window as windows
+from MedShieldLib.targets.device import frozen
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.volume import Structure, Volume
 
@@ -33,7 +34,7 @@ class NetworkTarget:
 
     Args:
         name: the target's name.
-        network: the module; its parameters are frozen here.
+        network: the module; its parameters are frozen here, and it moves to a GPU if there is one.
         structures: one per class 1..C-1; class n gets the label value of structure n.
         sha256: hash of the weights.
         spacing: mm of the network's grid along (i', j', k').
@@ -164,13 +165,6 @@ def _without_islands(probabilities: np.ndarray) -> np.ndarray:
     kept = np.where(islands, 0, probabilities)
     kept[0][islands] = 1
     return kept
-
-
-def frozen(network: torch.nn.Module) -> torch.nn.Module:
-    """The network in evaluation mode, without gradients for its parameters; TorchScript modules too."""
-    for parameter in network.eval().parameters():
-        parameter.requires_grad_(False)
-    return network
 
 
 def add_within(volume: Volume, change: np.ndarray) -> Volume:

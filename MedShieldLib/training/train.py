@@ -33,19 +33,25 @@ class Phase:
         learning_rate: at its peak (one-cycle policy, Smith and Topin 2019).
         norms_fixed: whether norm layers use statistics measured over many patches, not each sample's own.
             A network trained on patches learns well with their own, and then fails on whole heads, which
-            hold more air; so the statistics are fixed before the last phase.
+            hold more air; so the statistics are measured before the first phase that fixes them.
+        filtering: how many samples are filtered, and how.
     """
 
     iterations: int
     learning_rate: float
     norms_fixed: bool
+    filtering: augment.Filtering = augment.Filtering()
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What decides the weights, apart from the data."""
 
-    phases: tuple[Phase, ...] = (Phase(3800, 2e-3, False), Phase(2600, 1e-3, True))
+    phases: tuple[Phase, ...] = (
+        Phase(3800, 2e-3, norms_fixed=False),
+        Phase(2600, 1e-3, norms_fixed=True),
+        Phase(1400, 1e-3, norms_fixed=True, filtering=augment.THOROUGH),
+    )
     weight_decay: float = 1e-4
     averaging: float = 0.995
     measured_patches: int = 120
@@ -74,10 +80,12 @@ def train(
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     network = build_network()
+    measured = False
     for number, phase in enumerate(recipe.phases):
-        if phase.norms_fixed:
+        if phase.norms_fixed and not measured:
             _measure_norms(network, subjects, recipe)
-        network = _train_phase(network, subjects, work / f"phase{number}", recipe, phase, progress, cancelled)
+            measured = True
+        network = _train_phase(network, subjects, work, recipe, number, progress, cancelled)
     return network.eval()
 
 
@@ -86,16 +94,18 @@ def _train_phase(
     subjects: list[Subject],
     work: Path,
     recipe: Recipe,
-    phase: Phase,
+    number: int,
     progress: Progress,
     cancelled: Callable[[], bool],
 ) -> torch.nn.Module:
-    """One phase; returns the average of the weights over its last few hundred steps: it answers more evenly.
+    """One phase, with its checkpoint in `work`/phase`number`.
 
+    Returns the average of the weights over its last few hundred steps: it answers more evenly.
     bf16 autocast: twice as fast on recent CPUs, and the loss is computed in float32.
     """
     from monai.losses import DiceCELoss
 
+    phase, work = recipe.phases[number], work / f"phase{number}"
     work.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(network.parameters(), phase.learning_rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -110,8 +120,9 @@ def _train_phase(
     if phase.norms_fixed:
         _norms(network, lambda norm: norm.eval())
     loss_of = DiceCELoss(softmax=True, to_onehot_y=True, include_background=True)
-    seed = recipe.seed + 1000 * int(phase.norms_fixed)
-    for iteration, (x, y) in _samples(subjects, range(start, phase.iterations), seed):
+    seed = recipe.seed + 1000 * number
+    iterations = range(start, phase.iterations)
+    for iteration, (x, y) in _samples(subjects, iterations, seed, phase.filtering):
         if cancelled():
             raise Cancelled
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -129,7 +140,7 @@ def _train_phase(
     return averaged.module
 
 
-def _samples(subjects: list[Subject], iterations: range, seed: int) -> Iterable:
+def _samples(subjects: list[Subject], iterations: range, seed: int, filtering: augment.Filtering) -> Iterable:
     """(iteration, sample) in order, the next ones prepared in the background.
 
     MNI152 comes as often as two heads: it is the only 1 mm and the only young-adult source.
@@ -138,7 +149,7 @@ def _samples(subjects: list[Subject], iterations: range, seed: int) -> Iterable:
     order = np.random.default_rng(seed).choice(len(subjects), size=iterations.stop, p=weights / weights.sum())
 
     def make(iteration: int):
-        return augment.sample(subjects[order[iteration]], seed * 1_000_003 + iteration)
+        return augment.sample(subjects[order[iteration]], seed * 1_000_003 + iteration, filtering)
 
     # One thread: the random state of a sample is global in torch, so samples must not interleave.
     with ThreadPoolExecutor(1) as pool:
