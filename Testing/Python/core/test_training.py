@@ -1,0 +1,120 @@
+"""Training of the reference target, on the one head that every machine has. How good it gets is no test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("torchio")
+pytest.importorskip("nilearn")
+
+from MedShieldLib.errors import Cancelled, InputError  # noqa: E402
+from MedShieldLib.targets.brain_tissue import target_of  # noqa: E402
+from MedShieldLib.training import augment  # noqa: E402
+from MedShieldLib.training.augment import THOROUGH, Filtering, sample  # noqa: E402
+from MedShieldLib.training.data import (  # noqa: E402
+    CSF,
+    GREY,
+    WHITE,
+    Subject,
+    load_subjects,
+    mni152,
+    tissues_of_regions,
+)
+from MedShieldLib.training.train import Phase, Recipe, train  # noqa: E402
+from MedShieldLib.training.validate import cross_validate, score, table  # noqa: E402
+
+SHORT = Recipe(
+    phases=(Phase(2, 1e-3, False), Phase(2, 1e-3, True), Phase(3, 1e-3, True, THOROUGH)),
+    measured_patches=1,
+    checkpoint_every=1,
+)
+
+
+@pytest.fixture(scope="module")
+def head() -> Subject:
+    return mni152()
+
+
+@pytest.fixture(autouse=True)
+def small_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patches of a size that trains in a moment."""
+    monkeypatch.setattr(augment, "PATCH", (32, 32, 32))
+    monkeypatch.setattr(augment, "_BEFORE", (40, 40, 40))
+
+
+def test_a_sample_is_a_function_of_its_head_and_number(head: Subject) -> None:
+    (x, y), (again, _), (other, _) = sample(head, 3), sample(head, 3), sample(head, 4)
+    assert torch.equal(x, again) and not torch.equal(x, other)
+    assert x.shape == y.shape == (1, 32, 32, 32) and float(x.min()) >= 0 and float(x.max()) <= 1
+    assert set(y.unique().tolist()) <= {0, CSF, GREY, WHITE}
+
+
+@pytest.mark.parametrize("kind", THOROUGH.kinds)
+def test_every_filter_leaves_the_labels_and_moves_the_image(head: Subject, kind: str) -> None:
+    plain, labels = sample(head, 3, Filtering(share=0))
+    filtered, same = sample(head, 3, Filtering(share=1, kinds=(kind,)))
+    assert torch.equal(labels, same) and not torch.equal(plain, filtered)
+
+
+def test_noise_is_rougher_before_a_filter_than_behind_it(head: Subject) -> None:
+    """What is left of the noise is smooth: the filter came after it."""
+    kinds = ("low_pass",)
+    rough = [
+        np.mean(
+            [float(sample(head, n, Filtering(1, noise, kinds))[0].diff(dim=3).abs().mean()) for n in range(4)]
+        )
+        for noise in (0.0, 0.2)
+    ]
+    unfiltered = np.mean([float(sample(head, n, Filtering(0))[0].diff(dim=3).abs().mean()) for n in range(4)])
+    assert rough[0] < rough[1] < 2 * unfiltered
+
+
+def test_training_that_was_stopped_ends_as_if_it_had_not_been(head: Subject, tmp_path: Path) -> None:
+    whole = train([head], tmp_path / "whole", SHORT)
+    asked = iter(range(100))
+    with pytest.raises(Cancelled):
+        train([head], tmp_path / "parts", SHORT, cancelled=lambda: next(asked) == 5)
+    resumed = train([head], tmp_path / "parts", SHORT)
+    for name, weights in whole.state_dict().items():
+        assert torch.equal(weights, resumed.state_dict()[name]), name
+
+
+def test_norms_are_measured_once_and_stay(head: Subject, tmp_path: Path) -> None:
+    longer = train([head], tmp_path / "long", SHORT)
+    shorter = train([head], tmp_path / "short", replace(SHORT, phases=SHORT.phases[:2]))
+    statistics = [name for name in longer.state_dict() if "running" in name]
+    assert statistics
+    for name in statistics:
+        assert torch.equal(longer.state_dict()[name], shorter.state_dict()[name]), name
+
+
+def test_leave_subjects_out_scores_each_head_once(head: Subject, tmp_path: Path) -> None:
+    heads = [replace(head, name=name) for name in ("one", "two")]
+    recipe = replace(SHORT, phases=(Phase(1, 1e-3, False),))
+    rows = cross_validate([*heads, head], tmp_path, recipe, folds=2)
+    assert [(row["subject"], row["fold"]) for row in rows] == [("one", 0)] * 2 + [("two", 1)] * 2
+    assert (tmp_path / "validation.json").exists()
+
+
+def test_the_table_has_a_line_for_each_head_and_their_mean(head: Subject, tmp_path: Path) -> None:
+    network = train([head], tmp_path, replace(SHORT, phases=(Phase(1, 1e-3, False),)))
+    rows = score(target_of(network, ""), head)
+    lines = table(rows).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["MNI152", "mean"]
+    assert f"{rows[0]['Grey matter']:.3f} / {rows[1]['Grey matter']:.3f}" in lines[2]
+
+
+def test_regions_become_tissues() -> None:
+    regions = np.array([[[0, 1, 51], [35, 81, 95], [23, 100, 207]]])
+    expected = [[[0, CSF, CSF], [WHITE, WHITE, WHITE], [GREY, GREY, GREY]]]
+    assert tissues_of_regions(regions).tolist() == expected
+
+
+def test_a_folder_without_labelled_heads_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no labels"):
+        load_subjects(tmp_path)
