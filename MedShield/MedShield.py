@@ -35,7 +35,7 @@ from MedShieldLib.panel.calibrate import CalibrationSection
 from MedShieldLib.panel.export import ExportSection, dicom_database
 from MedShieldLib.panel.later import later
 from MedShieldLib.panel.packages import PackageSection
-from MedShieldLib.panel.parameters import MedShieldParameterNode
+from MedShieldLib.panel.parameters import MedShieldParameterNode, bind
 from MedShieldLib.panel.tables import fill_table
 from MedShieldLib.panel.target import TargetSection
 from MedShieldLib.slicer import environment, presenter
@@ -165,7 +165,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
         self._parameterNode = parameterNode
         if self._parameterNode:
-            self._guiTag = self._parameterNode.connectGui(self.ui)
+            self._guiTag = bind(self._parameterNode, self.ui)
             self.addObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.refresh)
         self.refresh()
 

@@ -3,7 +3,7 @@
 Annotations are not postponed here, because the parameter node wrapper reads them.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from slicer import vtkMRMLScalarVolumeNode
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -28,3 +28,13 @@ class MedShieldParameterNode:
     band: Band = Band.VERDICT
     heatmapOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6
     heatmapThreshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.15
+
+
+def bind(values: MedShieldParameterNode, ui: Any) -> int:
+    """Bind the panel's widgets to their parameters; returns the tag for `disconnectGui`.
+
+    `connectGui` binds them as well, but not every Slicer returns the tag. Without it they stay bound to the
+    old wrapper: the next one resets its lists, and Slicer crashes when Python collects it.
+    """
+    named = {widget.property("SlicerParameterName"): widget for widget in vars(ui).values()}
+    return values.connectParametersToGui({name: widget for name, widget in named.items() if name})

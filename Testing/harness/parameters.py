@@ -86,6 +86,10 @@ class _Wrapper:
     def connectGui(self, gui):
         """Binds for good: Slicer's returns no tag, so that disconnectGui finds nothing to disconnect."""
         bound = {w.property(_PROPERTY): w for w in vars(gui).values() if w.property(_PROPERTY)}
+        self.connectParametersToGui(bound)
+
+    def connectParametersToGui(self, bound):
+        """Binds widgets to the parameters of these names, up to disconnectGui with the tag."""
         unknown = set(bound) - set(self._parameters)
         if unknown:
             raise ValueError(f"no parameter for {sorted(unknown)}")
@@ -98,6 +102,7 @@ class _Wrapper:
         # Weak: an observer that holds the wrapper, which holds the node, would never be freed.
         weak = weakref.WeakMethod(self._to_gui)
         self._tags[tag] = self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: weak() and weak()())
+        return tag
 
     def disconnectGui(self, tag):
         for connector in self._guis.pop(tag, {}).values():

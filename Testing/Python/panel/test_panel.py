@@ -412,6 +412,27 @@ def test_results_of_two_volumes_and_of_a_reopened_scene_are_shown_again(panel, c
     assert panel.source.GetName() == "Head" and panel.ui.verdictLabel.text == verdict
 
 
+def test_settings_of_a_saved_scene_survive_that_it_is_opened_behind_the_panel(panel, loaded, tmp_path):
+    panel.ui.effortComboBox.currentIndex = 1
+    panel.ui.seedSpinBox.value = 7
+    saved = panel.settings()
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    slicer.mrmlScene.Commit()
+    panel.exit()
+    panel.parent.isEntered = False
+    slicer.mrmlScene.Clear(0)
+    slicer.mrmlScene.Import()
+    panel.enter()
+    assert panel.settings() == saved and panel.ui.effortComboBox.currentIndex == 1
+
+
+def test_widgets_let_go_of_the_parameter_node_when_the_panel_does(panel, loaded):
+    before = panel._parameterNode
+    panel.setParameterNode(None)
+    panel.ui.seedSpinBox.value = 7
+    assert before.seed == 0
+
+
 def test_module_test_for_slicer_passes_here_too(panel):
     """MedShieldTest, which is written for the real application, with the shipped target and samples."""
     slicer.selfTests["MedShield"]()
