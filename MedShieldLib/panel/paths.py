@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import qt
+
 
 def on_path(field: Any, action: Callable[[], None]) -> None:
     """Call `action` whenever the text of a ctkPathLineEdit changes.
 
-    `currentPathChanged` alone misses that the user has emptied the field, which is no valid path any more.
+    Its own signals are silent while the text does not suit the name filters: from the first deleted letter of
+    the file's ending to the empty field.
     """
-    field.connect("currentPathChanged(QString)", lambda _path: action())
-    field.connect("validInputChanged(bool)", lambda _valid: action())
+    field.findChild(qt.QLineEdit).connect("textChanged(QString)", lambda _text: action())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import slicer
 
 from harness.pythonqt import Property, Signal, ctk, qt, register, stored
@@ -80,7 +82,7 @@ class ctkSliderWidget(qt.QWidget):
 
 @register(ctk)
 class ctkPathLineEdit(qt.QWidget):
-    """Text that is not empty is valid input, and as in CTK only that is told by currentPathChanged."""
+    """Valid is a text that suits the name filters; as in CTK currentPathChanged tells only of such a text."""
 
     currentPathChanged = Signal(str)
     validInputChanged = Signal(bool)
@@ -94,18 +96,24 @@ class ctkPathLineEdit(qt.QWidget):
         layout.addWidget(self._edit, 1)
         layout.addWidget(browse)
         self._valid = False
+        self._filter([])
         self._edit.textChanged.connect(self._tell)
 
+    def _filter(self, filters):
+        endings = re.findall(r"\*\.(\w+)", " ".join(filters))
+        pattern = "|".join(rf".*\.{ending}?" for ending in endings) or ".+"
+        self._edit.setValidator(qt.QRegularExpressionValidator(qt.QRegularExpression(pattern), self._edit))
+
     def _tell(self, text):
-        if text:
+        before, self._valid = self._valid, self._edit.hasAcceptableInput()
+        if self._valid:
             self.currentPathChanged.emit(text)
-        if bool(text) != self._valid:
-            self._valid = bool(text)
+        if self._valid != before:
             self.validInputChanged.emit(self._valid)
 
     currentPath = Property(str, lambda s: s._edit.text, lambda s, v: s._edit.setText(v))
     filters = stored(int, "filters", 0)
-    nameFilters = stored("QStringList", "nameFilters", [])
+    nameFilters = stored("QStringList", "nameFilters", [], changed="_filter")
     showHistoryButton = stored(bool, "showHistoryButton", True)
 
 

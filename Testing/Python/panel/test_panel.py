@@ -290,6 +290,16 @@ def test_emptied_calibration_field_means_the_one_that_ships(panel, loaded):
     assert panel.ui.calibrationPathLineEdit.currentPath == "" and panel.settings().calibration == ""
 
 
+def test_calibration_path_can_be_deleted_letter_by_letter(panel, loaded):
+    import qt
+
+    field = panel.ui.calibrationPathLineEdit.findChild(qt.QLineEdit)
+    while field.text:
+        field.backspace()
+    panel.ui.alphaSpinBox.value = 0.1
+    assert field.text == "" and panel.settings().calibration == ""
+
+
 def test_dicom_seg_is_written_beside_its_series_and_refers_to_it(panel, from_dicom, series):
     import highdicom
     import numpy as np
