@@ -107,8 +107,9 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _connectScene(self):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.EndImportEvent, self.refresh)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEnd)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEnd)
         self.addObserver(scene, scene.NodeRemovedEvent, self.refresh)
 
     def _connectControls(self):
@@ -146,7 +147,12 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.compareButton.checked = False
         self.setParameterNode(None)
 
-    def onSceneEndClose(self, caller=None, event=None):
+    def onSceneStartImport(self, caller=None, event=None):
+        """Let go of the parameter node: the selector picks the first volume that comes, not the saved one."""
+        self.setParameterNode(None)
+
+    def onSceneEnd(self, caller=None, event=None):
+        """The scene was closed, or a file was opened."""
         if self.parent.isEntered:
             self.initializeParameterNode()
 

@@ -176,18 +176,11 @@ def load_module(path):
     holder.setLayout(qt.QVBoxLayout())
     holder.setMRMLScene(slicer.mrmlScene)
     parent.widgetRepresentation = lambda: holder
-    return module, _build(code, path.stem, holder), holder
-
-
-def reload_module(panel, path):
-    """What Slicer's reload does: fresh code first, then the old panel's end, then a new panel."""
-    path, holder = Path(path), panel.parent
-    code = _execute(path)
-    for child in holder.findChildren(qt.QWidget, options=qt.Qt.FindDirectChildrenOnly):
-        child.hide()
-    panel.cleanup()
-    slicer.app.disconnect("moduleAboutToBeUnloaded(QString)", panel._onModuleAboutToBeUnloaded)
-    return _build(code, path.stem, holder)
+    holder.reload = lambda: _build(sys.modules[path.stem], path.stem, holder)
+    panel = _build(code, path.stem, holder)
+    holder.isEntered = True
+    panel.enter()
+    return module, panel, holder
 
 
 def spin(until, seconds=60.0):
@@ -217,8 +210,6 @@ def _build(code, name, holder):
     panel.setup()
     setattr(slicer.modules, name + "Widget", panel)
     holder.self = lambda: panel
-    holder.isEntered = True
-    panel.enter()
     return panel
 
 

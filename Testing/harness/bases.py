@@ -12,7 +12,7 @@ from pathlib import Path
 import slicer
 import slicer.util
 
-from harness.pythonqt import qt
+from harness.pythonqt import ctk, qt
 
 
 class ScriptedLoadableModule:
@@ -105,9 +105,16 @@ class SampleDataLogic:
 def install():
     """Make the base classes importable under Slicer's names."""
     _module("SampleData", SampleDataLogic=SampleDataLogic)
+    packaging = Packaging()
+    slicer.packaging = _module(
+        "slicer.packaging",
+        stand_in=packaging,
+        pip_ensure=packaging.pip_ensure,
+        pip_uninstall=packaging.pip_uninstall,
+    )
     own = os.environ.get("MEDSHIELD_SLICER_PYTHON")
     if own:
-        slicer.__path__.append(str(Path(own) / "slicer"))
+        _install_slicers(Path(own))
         return
     from harness import parameters
 
@@ -128,13 +135,15 @@ def install():
         parameterNodeWrapper=parameters.parameterNodeWrapper,
         WithinRange=parameters.WithinRange,
     )
-    packaging = Packaging()
-    slicer.packaging = _module(
-        "slicer.packaging",
-        stand_in=packaging,
-        pip_ensure=packaging.pip_ensure,
-        pip_uninstall=packaging.pip_uninstall,
-    )
+
+
+def _install_slicers(folder):
+    """Slicer's own base classes, but for those that install packages."""
+    slicer.__path__.append(str(folder / "slicer"))
+    # Their annotations name widgets that the panel does not use.
+    ctk.ctkDirectoryButton = ctk.ctkRangeWidget = qt.QWidget
+    tree = type("qMRMLSubjectHierarchyTreeView", (qt.QTreeView,), {})
+    _module("qSlicerSubjectHierarchyModuleWidgetsPythonQt", qMRMLSubjectHierarchyTreeView=tree)
 
 
 def _module(name, **content):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -145,11 +146,17 @@ def test_closed_scene_stops_the_check(panel, loaded):
     assert panel._parameterNode is not None and not panel.ui.checkButton.enabled
 
 
-def test_reload_stops_the_check_and_brings_a_working_panel(panel, loaded):
+def test_reload_stops_the_check_and_brings_a_working_panel(panel, loaded, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "MedShieldLib"]:
+        monkeypatch.setitem(sys.modules, name, sys.modules[name])  # other tests go on with these
     job = started(panel)
-    fresh = harness.reload_module(panel, MODULE)
-    assert not alive(job.pid)
+    panel.ui.effortComboBox.currentIndex = 1
+    panel.onReload()
+    fresh = slicer.modules.MedShieldWidget
+    assert not alive(job.pid) and fresh is not panel
+    assert sys.modules["MedShieldLib.slicer.check"].CheckJob is not type(job)
     assert fresh.source.GetName() == "Head" and fresh.ui.checkButton.enabled
+    assert fresh.ui.effortComboBox.currentIndex == 1 and not panel.ui.effortComboBox.visible
 
 
 def test_closing_slicer_stops_the_check(panel, loaded):
@@ -422,18 +429,24 @@ def test_results_of_two_volumes_and_of_a_reopened_scene_are_shown_again(panel, c
     assert panel.source.GetName() == "Head" and panel.ui.verdictLabel.text == verdict
 
 
-def test_settings_of_a_saved_scene_survive_that_it_is_opened_behind_the_panel(panel, loaded, tmp_path):
+@pytest.mark.parametrize("entered", [True, False])
+def test_settings_of_a_saved_scene_come_back(panel, loaded, head, tmp_path, entered):
+    from MedShieldLib.slicer.nodes import add_volume
+
+    panel.ui.inputVolumeSelector.setCurrentNode(add_volume(slicer.mrmlScene, head, "Other"))
     panel.ui.effortComboBox.currentIndex = 1
     panel.ui.seedSpinBox.value = 7
     saved = panel.settings()
     slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
     slicer.mrmlScene.Commit()
-    panel.exit()
-    panel.parent.isEntered = False
+    if not entered:
+        panel.exit()
+    panel.parent.isEntered = entered
     slicer.mrmlScene.Clear(0)
     slicer.mrmlScene.Import()
     panel.enter()
     assert panel.settings() == saved and panel.ui.effortComboBox.currentIndex == 1
+    assert panel.source.GetName() == panel.ui.inputVolumeSelector.currentNode().GetName() == "Other"
 
 
 def test_widgets_let_go_of_the_parameter_node_when_the_panel_does(panel, loaded):
