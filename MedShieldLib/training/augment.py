@@ -5,7 +5,6 @@ Every sample is a function of (subject, seed) alone, so training can stop and re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import torchio as tio
 from MedShieldLib import converter, smoothing
 from MedShieldLib.targets import window as windows
 from MedShieldLib.targets.brain_tissue import SPACING_MM
-from MedShieldLib.training import noise
 from MedShieldLib.training.data import Subject
 from MedShieldLib.volume import Volume
 
@@ -28,34 +26,7 @@ _STRIPPED_SHARE = 0.35
 _BRAIN_MARGIN_VOXELS = (0, 1)
 
 
-@dataclass(frozen=True)
-class Filtering:
-    """How many samples pass one of the converter's filters, and what is in them before.
-
-    A network that has met smooth heads keeps its answer when the shield shows it smoothed versions; one that
-    has met heads with noise smoothed away keeps it when there was more to smooth away than anatomy.
-
-    Attributes:
-        share: of the samples, 0 to 1.
-        noise: largest root mean square of random noise added to those samples first, as a share of the
-            intensity range; its spectrum is random too (see `noise.py`).
-        kinds: of the filters.
-    """
-
-    share: float = 0.4
-    noise: float = 0.0
-    kinds: tuple[str, ...] = ("low_pass", "wavelet", "median", "angular_stop")
-
-
-# For the last phase: most samples, with noise up to the root mean square of an attack of 8/255 and more.
-THOROUGH = Filtering(
-    share=0.65, noise=10 / 255, kinds=("low_pass", "wavelet", "median", "angular_stop", "diffusion")
-)
-
-
-def sample(
-    subject: Subject, seed: int, filtering: Filtering = Filtering()
-) -> tuple[torch.Tensor, torch.Tensor]:
+def sample(subject: Subject, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """One augmented training pair: image (1, K, J, I) in [0, 1], labels (1, K, J, I) int64, of size PATCH."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -68,7 +39,7 @@ def sample(
     scalars, labels = tio.ScalarImage(tensor=x, affine=_AFFINE), tio.LabelMap(tensor=y, affine=_AFFINE)
     pair: Any = _transform()(tio.Subject(image=scalars, labels=labels))
     x, y = _crop(pair["image"].data.float(), pair["labels"].data.long(), PATCH, offset)
-    return _to_window(_filtered(_scanned(x, rng), rng, filtering), rng), y
+    return _to_window(_filtered(_scanned(x, rng), rng), rng), y
 
 
 _AFFINE = np.diag([SPACING_MM, SPACING_MM, SPACING_MM, 1.0])
@@ -104,56 +75,31 @@ def _scanned(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return x
 
 
-def _filtered(x: torch.Tensor, rng: np.random.Generator, filtering: Filtering) -> torch.Tensor:
-    """A share of the samples, through a filter of random kind and strength."""
-    if rng.random() < 1 - filtering.share:
+def _filtered(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Two in five samples pass one of the converter's filters, at a random strength.
+
+    A network that has met smooth heads keeps its answer when the shield shows it smoothed versions.
+    """
+    if rng.random() < 0.6:
         return x
     volume = Volume(x[0].numpy(), (SPACING_MM,) * 3)
-    low, high = converter.intensity_range(volume.voxels)
-    if filtering.noise:
-        volume = volume.with_voxels(_noisy(volume.voxels, filtering.noise * (high - low), rng))
-    kind = filtering.kinds[rng.integers(len(filtering.kinds))]
-    voxels = _FILTERS[kind](volume, high - low, rng)
+    kind = rng.integers(4)
+    if kind == 0:
+        voxels = converter.low_pass(converter.Spectrum.of(volume), rng.uniform(0.3, 0.85) * 0.5 / SPACING_MM)
+    elif kind == 1:
+        low, high = converter.intensity_range(volume.voxels)
+        k, j, i = rng.integers(0, 8, 3).tolist()
+        threshold = rng.uniform(0.02, 0.16) * (high - low)
+        voxels = converter.wavelet_shrinkage(volume.voxels, threshold, 3, "db2", (k, j, i))
+    elif kind == 2:
+        voxels = smoothing.median(volume.voxels)
+    else:
+        axes, _ = np.linalg.qr(rng.standard_normal((3, 3)))
+        above = rng.uniform(0.3, 0.6) * 0.5 / SPACING_MM
+        voxels = converter.angular_stop(
+            converter.Spectrum.of(volume), axes, np.deg2rad(rng.uniform(20, 45)), above
+        )
     return torch.from_numpy(np.ascontiguousarray(voxels, dtype=np.float32))[None]
-
-
-def _noisy(voxels: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
-    spectrum = list(noise.Spectrum)[rng.integers(len(noise.Spectrum))]
-    added = noise.enveloped(noise.noise(spectrum, voxels.shape, rng), voxels, rng)
-    return voxels + np.float32(most * rng.random()) * added
-
-
-def _low_pass(volume: Volume, width: float, rng: np.random.Generator) -> np.ndarray:
-    return converter.low_pass(converter.Spectrum.of(volume), rng.uniform(0.3, 0.85) * 0.5 / SPACING_MM)
-
-
-def _wavelet(volume: Volume, width: float, rng: np.random.Generator) -> np.ndarray:
-    k, j, i = rng.integers(0, 8, 3).tolist()
-    return converter.wavelet_shrinkage(volume.voxels, rng.uniform(0.02, 0.16) * width, 3, "db2", (k, j, i))
-
-
-def _median(volume: Volume, width: float, rng: np.random.Generator) -> np.ndarray:
-    return smoothing.median(volume.voxels)
-
-
-def _angular_stop(volume: Volume, width: float, rng: np.random.Generator) -> np.ndarray:
-    axes, _ = np.linalg.qr(rng.standard_normal((3, 3)))
-    above = rng.uniform(0.3, 0.6) * 0.5 / SPACING_MM
-    spectrum = converter.Spectrum.of(volume)
-    return converter.angular_stop(spectrum, axes, np.deg2rad(rng.uniform(20, 45)), above)
-
-
-def _diffusion(volume: Volume, width: float, rng: np.random.Generator) -> np.ndarray:
-    return smoothing.diffusion(volume.voxels, rng.uniform(0.05, 0.2) * width, 5)
-
-
-_FILTERS = {
-    "low_pass": _low_pass,
-    "wavelet": _wavelet,
-    "median": _median,
-    "angular_stop": _angular_stop,
-    "diffusion": _diffusion,
-}
 
 
 def brain(labels: torch.Tensor, margin: int) -> torch.Tensor:

@@ -34,13 +34,11 @@ class Phase:
         norms_fixed: whether norm layers use statistics measured over many patches, not each sample's own.
             A network trained on patches learns well with their own, and then fails on whole heads, which
             hold more air; so the statistics are measured before the first phase that fixes them.
-        filtering: how many samples are filtered, and how.
     """
 
     iterations: int
     learning_rate: float
     norms_fixed: bool
-    filtering: augment.Filtering = augment.Filtering()
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,6 @@ class Recipe:
     phases: tuple[Phase, ...] = (
         Phase(3800, 2e-3, norms_fixed=False),
         Phase(2600, 1e-3, norms_fixed=True),
-        Phase(1400, 1e-3, norms_fixed=True, filtering=augment.THOROUGH),
     )
     weight_decay: float = 1e-4
     averaging: float = 0.995
@@ -122,7 +119,7 @@ def _train_phase(
     loss_of = DiceCELoss(softmax=True, to_onehot_y=True, include_background=True)
     seed = recipe.seed + 1000 * number
     iterations = range(start, phase.iterations)
-    for iteration, (x, y) in _samples(subjects, iterations, seed, phase.filtering):
+    for iteration, (x, y) in _samples(subjects, iterations, seed):
         if cancelled():
             raise Cancelled
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -140,7 +137,7 @@ def _train_phase(
     return averaged.module
 
 
-def _samples(subjects: list[Subject], iterations: range, seed: int, filtering: augment.Filtering) -> Iterable:
+def _samples(subjects: list[Subject], iterations: range, seed: int) -> Iterable:
     """(iteration, sample) in order, the next ones prepared in the background.
 
     MNI152 comes as often as two heads: it is the only 1 mm and the only young-adult source.
@@ -149,7 +146,7 @@ def _samples(subjects: list[Subject], iterations: range, seed: int, filtering: a
     order = np.random.default_rng(seed).choice(len(subjects), size=iterations.stop, p=weights / weights.sum())
 
     def make(iteration: int):
-        return augment.sample(subjects[order[iteration]], seed * 1_000_003 + iteration, filtering)
+        return augment.sample(subjects[order[iteration]], seed * 1_000_003 + iteration)
 
     # One thread: the random state of a sample is global in torch, so samples must not interleave.
     with ThreadPoolExecutor(1) as pool:

@@ -15,7 +15,7 @@ pytest.importorskip("nilearn")
 from MedShieldLib.errors import Cancelled, InputError  # noqa: E402
 from MedShieldLib.targets.brain_tissue import target_of  # noqa: E402
 from MedShieldLib.training import augment  # noqa: E402
-from MedShieldLib.training.augment import THOROUGH, Filtering, sample  # noqa: E402
+from MedShieldLib.training.augment import sample  # noqa: E402
 from MedShieldLib.training.data import (  # noqa: E402
     CSF,
     GREY,
@@ -29,7 +29,7 @@ from MedShieldLib.training.train import Phase, Recipe, train  # noqa: E402
 from MedShieldLib.training.validate import cross_validate, score, table  # noqa: E402
 
 SHORT = Recipe(
-    phases=(Phase(2, 1e-3, False), Phase(2, 1e-3, True), Phase(3, 1e-3, True, THOROUGH)),
+    phases=(Phase(3, 1e-3, False), Phase(2, 1e-3, True), Phase(2, 1e-3, True)),
     measured_patches=1,
     checkpoint_every=1,
 )
@@ -52,26 +52,6 @@ def test_a_sample_is_a_function_of_its_head_and_number(head: Subject) -> None:
     assert torch.equal(x, again) and not torch.equal(x, other)
     assert x.shape == y.shape == (1, 32, 32, 32) and float(x.min()) >= 0 and float(x.max()) <= 1
     assert set(y.unique().tolist()) <= {0, CSF, GREY, WHITE}
-
-
-@pytest.mark.parametrize("kind", THOROUGH.kinds)
-def test_every_filter_leaves_the_labels_and_moves_the_image(head: Subject, kind: str) -> None:
-    plain, labels = sample(head, 3, Filtering(share=0))
-    filtered, same = sample(head, 3, Filtering(share=1, kinds=(kind,)))
-    assert torch.equal(labels, same) and not torch.equal(plain, filtered)
-
-
-def test_noise_is_rougher_before_a_filter_than_behind_it(head: Subject) -> None:
-    """What is left of the noise is smooth: the filter came after it."""
-    kinds = ("low_pass",)
-    rough = [
-        np.mean(
-            [float(sample(head, n, Filtering(1, noise, kinds))[0].diff(dim=3).abs().mean()) for n in range(4)]
-        )
-        for noise in (0.0, 0.2)
-    ]
-    unfiltered = np.mean([float(sample(head, n, Filtering(0))[0].diff(dim=3).abs().mean()) for n in range(4)])
-    assert rough[0] < rough[1] < 2 * unfiltered
 
 
 def test_training_that_was_stopped_ends_as_if_it_had_not_been(head: Subject, tmp_path: Path) -> None:
