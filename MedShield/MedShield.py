@@ -107,9 +107,8 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def _connectScene(self):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEnd)
         self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEnd)
+        self.addObserver(scene, scene.EndBatchProcessEvent, self.onSceneEndBatch)
         self.addObserver(scene, scene.NodeRemovedEvent, self.refresh)
 
     def _connectControls(self):
@@ -151,8 +150,8 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Let go of the parameter node: the selector picks the first volume that comes, not the saved one."""
         self.setParameterNode(None)
 
-    def onSceneEnd(self, caller=None, event=None):
-        """The scene was closed, or a file was opened."""
+    def onSceneEndBatch(self, caller=None, event=None):
+        """The scene was closed, or a file was opened: closing and importing are one batch then."""
         if self.parent.isEntered:
             self.initializeParameterNode()
 

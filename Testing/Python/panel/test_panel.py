@@ -429,6 +429,20 @@ def test_results_of_two_volumes_and_of_a_reopened_scene_are_shown_again(panel, c
     assert panel.source.GetName() == "Head" and panel.ui.verdictLabel.text == verdict
 
 
+def test_panel_says_what_an_opened_scene_holds(panel, checked, tmp_path):
+    scene, verdict = slicer.mrmlScene, panel.ui.verdictLabel.text
+    scene.SetURL(str(tmp_path / "checked.mrml"))
+    scene.Commit()
+    scene.Clear(0)
+    scene.SetURL(str(tmp_path / "empty.mrml"))
+    scene.Commit()
+    for name, said, rows in (("checked", verdict, 3), ("empty", "Not checked yet.", 0)):
+        scene.SetURL(str(tmp_path / f"{name}.mrml"))
+        scene.Connect()  # closes and imports in one batch
+        assert panel.ui.verdictLabel.text == said and panel.ui.agreementTable.rowCount == rows
+        assert panel.ui.checkButton.enabled == (rows > 0)
+
+
 @pytest.mark.parametrize("entered", [True, False])
 def test_settings_of_a_saved_scene_come_back(panel, loaded, head, tmp_path, entered):
     from MedShieldLib.slicer.nodes import add_volume
