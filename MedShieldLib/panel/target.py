@@ -1,4 +1,4 @@
-"""The section that chooses the target and its calibration."""
+"""The section that chooses the volume, the target and its calibration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RECENT = "RecentTargets"
 
 
 class TargetSection:
-    """Keeps the list of targets, the path fields and the parameter node in step.
+    """Keeps the selectors, the path fields and the parameter node in step.
 
     Args:
         ui: the panel's widgets.
@@ -28,6 +28,7 @@ class TargetSection:
         self._ui = ui
         self._values: Any = None
         self._trusted: set[str] = set()
+        ui.inputVolumeSelector.connect("nodeActivated(vtkMRMLNode*)", self.on_volume)
         ui.targetComboBox.connect("currentIndexChanged(int)", self.on_chosen)
         on_path(ui.targetPathLineEdit, self.on_file)
         on_path(ui.calibrationPathLineEdit, self.on_calibration)
@@ -64,6 +65,11 @@ class TargetSection:
             if not slicer.util.confirmYesNoDisplay(question + "\n\n" + _("Go on?")):
                 raise InputError(_("The model was not run."))
             self._trusted.add(target)
+
+    def on_volume(self, node: Any) -> None:
+        """The user has chosen a volume; the parameter node hears of it only if it has another name."""
+        if self._values:
+            self._values.inputVolume = node
 
     def on_chosen(self, index: int) -> None:
         if self._values and index >= 0:

@@ -136,8 +136,12 @@ class qMRMLWidget(qt.QWidget):
 
 @register(slicer)
 class qMRMLNodeComboBox(qt.QWidget):
-    """Lists nodes of the given types; the current node follows what is added and removed, as in Slicer."""
+    """Lists nodes of the given types; the current node follows what is added and removed, as in Slicer.
 
+    As there with Qt 6, currentNodeChanged is silent when the other node has the same name.
+    """
+
+    nodeActivated = Signal(object)
     currentNodeChanged = Signal(object)
     currentNodeIDChanged = Signal(str)
     nodeTypes = stored("QStringList", "nodeTypes", [], changed="_changed")
@@ -154,9 +158,9 @@ class qMRMLNodeComboBox(qt.QWidget):
         super().__init__(parent)
         layout = qt.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        self._box, self._scene, self._id, self._tags = qt.QComboBox(), None, None, []
+        self._box, self._scene, self._id, self._tags, self._text = qt.QComboBox(), None, None, [], ""
         layout.addWidget(self._box)
-        self._box.activated.connect(lambda index: self._select(self._box.itemData(index)))
+        self._box.activated.connect(self._activate)
 
     def mrmlScene(self):
         return self._scene
@@ -200,12 +204,16 @@ class qMRMLNodeComboBox(qt.QWidget):
         for name, identifier in entries:
             self._box.addItem(name, identifier)
         known = [identifier for _name, identifier in entries]
-        self._select(self._id if self._id in known else (known[0] if known else None), again=True)
+        self._select(self._id if self._id in known else (known[0] if known else None))
 
-    def _select(self, identifier, again=False):
+    def _activate(self, index):
+        self._select(self._box.itemData(index))
+        self.nodeActivated.emit(self.currentNode())
+
+    def _select(self, identifier):
         self._box.currentIndex = max(0, self._box.findData(identifier))
-        if identifier != self._id:
-            self._id = identifier
+        self._id, before, self._text = identifier, self._text, self._box.currentText if identifier else ""
+        if self._text != before:
             self.currentNodeChanged.emit(self.currentNode())
             self.currentNodeIDChanged.emit(identifier or "")
 

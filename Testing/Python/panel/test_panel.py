@@ -209,6 +209,15 @@ def test_volume_that_cannot_be_checked_starts_no_worker(panel, loaded):
     assert panel.session.job is None and "No verdict" in panel.ui.verdictLabel.text
 
 
+def test_volume_that_is_named_like_the_one_before_can_be_chosen(panel, loaded):
+    twin = slicer.mrmlScene.CopyNode(loaded)
+    assert twin.GetName() == loaded.GetName() and panel.source is loaded
+    box = panel.ui.inputVolumeSelector._box
+    box.currentIndex = box.findData(twin.GetID())
+    box.activated.emit(box.currentIndex)
+    assert panel.source is twin
+
+
 def test_input_without_display_node_and_under_a_transform(panel, loaded):
     loaded.RemoveAllDisplayNodeIDs()
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
