@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -240,6 +240,7 @@ def calibrate(
     name: str = "",
     augmentations: Sequence[shifts.Shift] = shifts.CALIBRATION,
     per_volume: int | None = None,
+    stand_ins: Mapping[str, Target] | None = None,
     seed: int = 0,
     progress: Progress = lambda fraction, step: None,
     cancelled: IsCancelled = lambda: False,
@@ -254,6 +255,8 @@ def calibrate(
         augmentations: the benign shifts, with `shifts.none` for the volume as it is.
         per_volume: how many of them each volume is seen under: the first one always, the others in turn.
             None takes all. Subjects differ more than the shifts of one subject, so a slow target needs few.
+        stand_ins: by subject, targets that answer in place of `target`: alike, but trained without that
+            subject. A target is steadier on what it was trained on than on anything new.
         seed: of the shifts and of the draws.
         progress: called as progress(fraction, step).
         cancelled: asked before every inference.
@@ -273,7 +276,8 @@ def calibrate(
     for n, (subject, volume, shift) in enumerate(jobs):
         progress(n / len(jobs), f"{subject}: {shift.__name__.replace('_', ' ')}")
         shifted = shifts.apply(shift, volume, seed + n)
-        seen = observe(target, shifted, versions, seed + 7919 * n, cancelled=cancelled)
+        answering = (stand_ins or {}).get(subject, target)
+        seen = observe(answering, shifted, versions, seed + 7919 * n, cancelled=cancelled)
         disagreements.append(seen.disagreements)
         features.append(seen.features)
         profiles.append(seen.profile)

@@ -1,12 +1,13 @@
 """The calibrations that ship, computed from the heads of the development data.
 
-Run as `python -m MedShieldLib.training.calibrate DATA [--target deepbet]`; DATA is laid out as for training.
+Run as `python -m MedShieldLib.training.calibrate DATA --work WORK` for the reference target, with the WORK of
+`training.validate`, or with `--target deepbet`; DATA is laid out as for training.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from MedShieldLib.calibration import Calibration, calibrate
@@ -18,6 +19,8 @@ from MedShieldLib.targets.brain_tissue import SPACING_MM
 from MedShieldLib.training import data
 from MedShieldLib.training.augment import brain
 from MedShieldLib.training.data import Subject, load_subjects
+from MedShieldLib.training.train import Recipe
+from MedShieldLib.training.validate import left_out
 from MedShieldLib.volume import Volume
 
 _SHIPPED = Path(__file__).parents[1] / "data"
@@ -51,13 +54,28 @@ def stripped(subject: Subject) -> Volume:
 def calibrate_shipped(
     target: Target,
     volumes: Sequence[tuple[str, Volume]],
+    stand_ins: Mapping[str, Target],
     progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
     """Choose the versions on a few heads, then calibrate on all."""
     spread = volumes[:: max(1, len(volumes) // _TO_CHOOSE)]
     versions = choose(target, [v for _, v in spread], progress=progress)
     name = f"{len({s for s, _ in volumes})} T1 heads"
-    return calibrate(target, volumes, versions, name=name, per_volume=_SHIFTS_PER_HEAD, progress=progress)
+    return calibrate(
+        target,
+        volumes,
+        versions,
+        name=name,
+        per_volume=_SHIFTS_PER_HEAD,
+        stand_ins=stand_ins,
+        progress=progress,
+    )
+
+
+def trained_without(data: Path, work: Path, only: Sequence[int], progress: Progress) -> dict[str, Target]:
+    """By subject: the reference target of leave-subjects-out that has not seen it. Trains what is missing."""
+    found = left_out(load_subjects(data), work, Recipe(), only=only, progress=progress)
+    return {subject.name: target for _, subjects, target in found for subject in subjects}
 
 
 def main() -> None:
@@ -68,13 +86,21 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with volumes/ and labels/")
     parser.add_argument("--target", default=brain_tissue.NAME, help="a built-in target")
     parser.add_argument("--out", type=Path, help="default: where the shipped one is")
+    parser.add_argument(
+        "--work", type=Path, help="checkpoints of leave-subjects-out; missing ones are trained"
+    )
+    parser.add_argument("--only", type=int, nargs="+", default=(), help="folds to use, from 0; default: all")
     arguments = parser.parse_args()
+
+    if arguments.work and arguments.target != brain_tissue.NAME:
+        parser.error(f"--work holds networks of {brain_tissue.NAME}; leave it out for {arguments.target}.")
 
     def say(fraction: float, step: str) -> None:
         print(f"{fraction:6.1%}  {step}", flush=True)
 
     volumes = clean_volumes(arguments.data, with_stripped=arguments.target == brain_tissue.NAME)
-    calibration = calibrate_shipped(load_target(arguments.target), volumes, say)
+    others = trained_without(arguments.data, arguments.work, arguments.only, say) if arguments.work else {}
+    calibration = calibrate_shipped(load_target(arguments.target), volumes, others, say)
     calibration.save(arguments.out or _SHIPPED / f"{arguments.target}.calibration.json")
     for version in calibration.versions:
         print(version)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -44,25 +45,48 @@ def score(target: DifferentiableTarget, subject: Subject, **about: object) -> li
     ]
 
 
+def left_out(
+    subjects: list[Subject],
+    work: Path,
+    recipe: Recipe,
+    folds: int = FOLDS,
+    only: Sequence[int] = (),
+    progress: Progress = lambda fraction, step: None,
+) -> Iterator[tuple[int, list[Subject], DifferentiableTarget]]:
+    """(fold, its heads, the target trained without them) for every fold; MNI152 stays in all trainings.
+
+    Args:
+        subjects: all heads.
+        work: for checkpoints; what was trained there is not trained again.
+        recipe: of each training.
+        folds: into so many parts the heads are dealt.
+        only: the folds to train, from 0; empty for all.
+        progress: called as progress(fraction, step) within a fold.
+    """
+    heads = [s for s in subjects if s.name != MNI]
+    for fold in only or range(folds):
+        held_out = heads[fold::folds]
+        names = {s.name for s in held_out}
+        network = train([s for s in subjects if s.name not in names], work / f"fold{fold}", recipe, progress)
+        yield fold, held_out, target_of(network, "")
+
+
 def cross_validate(
     subjects: list[Subject],
     work: Path,
     recipe: Recipe,
     folds: int = FOLDS,
     progress: Progress = lambda fraction, step: None,
+    only: Sequence[int] = (),
 ) -> list[dict]:
-    """Leave-subjects-out: each head is scored by a network that was trained without it. MNI152 stays in.
+    """Leave-subjects-out: each head is scored by a network that was trained without it; see `left_out`.
 
     The rows are also in `work`/validation.json, anew after every fold.
     """
-    heads = [s for s in subjects if s.name != MNI]
     rows = []
-    for fold in range(folds):
-        held_out = heads[fold::folds]
-        names = {s.name for s in held_out}
-        network = train([s for s in subjects if s.name not in names], work / f"fold{fold}", recipe, progress)
+    for fold, held_out, target in left_out(subjects, work, recipe, folds, only, progress):
         for subject in held_out:
-            rows += score(target_of(network, ""), subject, fold=fold)
+            rows += score(target, subject, fold=fold)
         (work / "validation.json").write_text(json.dumps(rows, indent=1))
     return rows
 
@@ -97,6 +121,7 @@ def main() -> None:
     parser.add_argument(
         "--iterations", type=int, help="of each training; default: as for the shipped weights"
     )
+    parser.add_argument("--only", type=int, nargs="+", default=(), help="folds to run, from 0; default: all")
     arguments = parser.parse_args()
     subjects = load_subjects(arguments.data)
     recipe = Recipe() if arguments.iterations is None else Recipe().of_length(arguments.iterations)
@@ -105,7 +130,7 @@ def main() -> None:
         print(f"\r{fraction:6.1%}  {step}", end="", flush=True)
 
     if arguments.folds:
-        rows = cross_validate(subjects, arguments.work, recipe, arguments.folds, say)
+        rows = cross_validate(subjects, arguments.work, recipe, arguments.folds, say, arguments.only)
     else:
         rows = [row for subject in subjects for row in score(load(), subject)]
     print(f"\n{table(rows)}")

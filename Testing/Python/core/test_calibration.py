@@ -50,6 +50,17 @@ def test_few_shifts_take_turns_and_the_plain_volume_is_always_seen(
     assert c.shift_names == ("none", "gamma", "none", "bias_field", "none", "eight_bit")
 
 
+def test_a_stand_in_answers_for_its_subject_alone(small_target: NetworkTarget, small_heads: Heads) -> None:
+    coarse = NetworkTarget("coarse", small_target.network, small_target.structures, "01", (4.0, 4.0, 4.0))
+    plain, mixed = (
+        calibrate(small_target, small_heads[:2], FAMILY, augmentations=MILD, stand_ins=others)
+        for others in ({}, {"head 1": coarse})
+    )
+    assert (mixed.target_name, mixed.target_sha256) == (small_target.name, small_target.sha256)
+    np.testing.assert_array_equal(mixed.disagreements[:2], plain.disagreements[:2])
+    assert (mixed.disagreements[2:] != plain.disagreements[2:]).any()
+
+
 def test_a_file_gives_back_what_was_saved(small_calibration: Calibration, tmp_path: Path) -> None:
     path = small_calibration.save(tmp_path / "Kalibrierung für München.json")
     loaded = Calibration.load(path)

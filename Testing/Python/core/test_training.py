@@ -26,7 +26,7 @@ from MedShieldLib.training.data import (  # noqa: E402
     tissues_of_regions,
 )
 from MedShieldLib.training.train import Phase, Recipe, train  # noqa: E402
-from MedShieldLib.training.validate import cross_validate, score, table  # noqa: E402
+from MedShieldLib.training.validate import cross_validate, left_out, score, table  # noqa: E402
 
 SHORT = Recipe(
     phases=(Phase(3, 1e-3, False), Phase(2, 1e-3, True), Phase(2, 1e-3, True)),
@@ -75,12 +75,19 @@ def test_norms_are_measured_once_and_stay(head: Subject, tmp_path: Path) -> None
         assert torch.equal(longer.state_dict()[name], shorter.state_dict()[name]), name
 
 
+def _no_training(fraction: float, step: str) -> None:
+    raise AssertionError("what was trained is trained again")
+
+
 def test_leave_subjects_out_scores_each_head_once(head: Subject, tmp_path: Path) -> None:
     heads = [replace(head, name=name) for name in ("one", "two")]
     recipe = replace(SHORT, phases=(Phase(1, 1e-3, False),))
     rows = cross_validate([*heads, head], tmp_path, recipe, folds=2)
     assert [(row["subject"], row["fold"]) for row in rows] == [("one", 0)] * 2 + [("two", 1)] * 2
     assert (tmp_path / "validation.json").exists()
+    again = left_out([*heads, head], tmp_path, recipe, folds=2, only=[1], progress=_no_training)
+    ((fold, held_out, _),) = again
+    assert fold == 1 and held_out == heads[1:]
 
 
 def test_the_table_has_a_line_for_each_head_and_their_mean(head: Subject, tmp_path: Path) -> None:
