@@ -8,8 +8,8 @@ and what is real:
                 Python base classes (`bases.py`, `parameters.py`), slicer.app and its views (`application.py`)
 
 With MEDSHIELD_SLICER_PYTHON set to a folder with Slicer's own Python files (Base/Python of its source), its
-base classes are used instead; packages are never installed. A passing panel test does not prove that the panel runs in Slicer; the module's
-own MedShieldTest, run in Slicer, does.
+base classes are used instead; packages are never installed. A passing panel test does not prove that the
+panel runs in Slicer; the module's own MedShieldTest, run in Slicer, does.
 """
 
 import os
