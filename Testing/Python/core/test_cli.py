@@ -111,7 +111,7 @@ def test_attacked_head_is_suspected_and_repaired(attacked, checked, tmp_path):
     )
     overlap = {n: (dice(original == n, truth == n), dice(defended == n, truth == n)) for n in (1, 2, 3)}
     before, after = np.mean(list(overlap.values()), axis=0)
-    assert before < 0.85 and after > before + 0.05, overlap
+    assert before < 0.85 and after > 0.87, overlap  # a template: hard to mislead, see the README
 
 
 # --- refusals
