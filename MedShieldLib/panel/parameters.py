@@ -30,11 +30,12 @@ class MedShieldParameterNode:
     heatmapThreshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.15
 
 
-def bind(values: MedShieldParameterNode, ui: Any) -> int:
+def bind(values: Any, ui: Any) -> int:
     """Bind the panel's widgets to their parameters; returns the tag for `disconnectGui`.
 
     `connectGui` binds them as well, but not every Slicer returns the tag. Without it they stay bound to the
     old wrapper: the next one resets its lists, and Slicer crashes when Python collects it.
     """
     named = {widget.property("SlicerParameterName"): widget for widget in vars(ui).values()}
-    return values.connectParametersToGui({name: widget for name, widget in named.items() if name})
+    tag: int = values.connectParametersToGui({name: widget for name, widget in named.items() if name})
+    return tag
