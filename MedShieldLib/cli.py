@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
-from MedShieldLib import __version__
+from MedShieldLib import __version__, heap
 from MedShieldLib.attacks import ATTACKS
 from MedShieldLib.control import Control, ExitCode
 from MedShieldLib.errors import Cancelled, InputError
@@ -51,6 +51,7 @@ Seed = Annotated[int, typer.Option(help="Of everything random.")]
 def main() -> NoReturn:
     """The entry point: every outcome becomes an exit code, every failure one sentence."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    heap.keep_for_reuse()
     code: int = ExitCode.FAULT
     try:
         app(arguments)

@@ -28,6 +28,7 @@ import warnings
 from pathlib import Path
 from typing import NoReturn, TextIO, TypeVar
 
+from MedShieldLib import heap
 from MedShieldLib.control import Control, ExitCode
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.extras import how_to_install
@@ -58,6 +59,7 @@ class Reporter:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run one job and leave the process with its exit code."""
+    heap.keep_for_reuse()
     reporter = Reporter(_own_stdout())
     control = Control(reporter.progress)
     warnings.showwarning = lambda message, *_, **__: reporter.send("log", message=str(message))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MedShieldLib import shifts
+from MedShieldLib import heap, shifts
 from MedShieldLib.calibration import Calibration, calibrate
 from MedShieldLib.errors import InputError
 from MedShieldLib.result import CheckResult
@@ -88,6 +88,7 @@ def main() -> int:
     parser.add_argument("volume", type=Path, nargs="?", help="MNI152 padded to 256^3 when none is given")
     parser.add_argument("--target", default="deepbet")
     arguments = parser.parse_args()
+    heap.keep_for_reuse()  # as a check does
     try:
         volume = Volume.read(arguments.volume) if arguments.volume else padded_mni152()
         result = check_with_alarm(load_target(arguments.target), volume)
