@@ -1,8 +1,8 @@
 """The C library's heap, told to keep what is freed for the next array.
 
-By default glibc asks the system for every large array anew and gives it back at once, and the system fills
-each page with zeros first, which takes a good part of a check's time. For processes of our own only; a library
-must not decide this for others.
+By default glibc asks the system for every large array anew and gives it back at once, and the system
+fills each page with zeros first, which takes a good part of a check's time. For processes of our own
+only; a library must not decide this for others.
 """
 
 from __future__ import annotations
