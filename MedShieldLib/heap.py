@@ -12,7 +12,7 @@ import sys
 
 # The names and numbers of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# Larger arrays are still given back at once, so that large volumes need no more memory than before.
+# Larger arrays are still given back at once: those of large volumes would hold too much.
 _LARGEST_KEPT = 2**27
 _KEPT_IN_ALL = 2**29
 
