@@ -19,8 +19,9 @@ from MedShieldLib.volume import Volume
 
 # Shells of the radial profile (cycles/mm), the same for all volumes so that they can be compared.
 PROFILE_EDGES = np.linspace(0.0, 0.5, 41)
-# The coarser bands of the novelty features; finer ones would describe single volumes, not protocols.
-_BANDS = np.array([0.01, 0.04, 0.08, 0.13, 0.19, 0.25])
+# The coarser bands of the novelty features, as edges in shells of the profile; finer ones would describe single
+# volumes, not protocols.
+_BANDS = (1, 3, 6, 10, 15, 20)
 # Below this soft volume (in cells) a structure is absent from both answers and there is nothing to compare.
 _ABSENT_CELLS = 8.0
 _SMALLEST_SCORE = 1e-6
@@ -33,40 +34,69 @@ def disagreement(answer: np.ndarray, other: np.ndarray) -> np.ndarray:
     as 2 min(p, q) = p + q - |p - q|, what it lacks is sum|p - q| / sum(p + q).
     """
 
-    def sums(rows: slice) -> list[np.ndarray]:
-        p, q = answer[1:, rows], other[1:, rows]
-        return [x.reshape(len(x), -1).sum(1) for x in (np.abs(p - q), p + q)]
+    def sums(rows: slice) -> np.ndarray:
+        p, q = answer[:, rows], other[:, rows]
+        return sums_of(np.abs(p - q), p, q)
 
-    of_slabs = np.array(slabs.each(answer, sums, axis=1), dtype=np.float64)  # (slabs, 2, S)
-    apart, total = of_slabs[:, 0].sum(0), of_slabs[:, 1].sum(0)
+    return disagreement_of_sums(slabs.each(answer, sums, axis=1))
+
+
+def sums_of(distance: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """(2, S): sum|p - q| and sum(p + q) of some rows, from |p - q|, p and q, all (S + 1, k, J', I')."""
+    apart, *both = (x[1:].reshape(len(x) - 1, -1).sum(1) for x in (distance, p, q))
+    return np.stack([apart, both[0] + both[1]])
+
+
+def disagreement_of_sums(of_slabs: Sequence[np.ndarray]) -> np.ndarray:
+    """`disagreement` from the `sums_of` all slabs."""
+    apart, total = np.array(of_slabs, dtype=np.float64).sum(0)
     return np.where(total > _ABSENT_CELLS, apart / np.maximum(total, _ABSENT_CELLS), 0.0)
 
 
 def novelty_features(
-    spectrum: converter.Spectrum, volume: Volume, answer: np.ndarray, target: Target
+    profile: np.ndarray, volume: Volume, answer: np.ndarray, target: Target
 ) -> dict[str, float]:
     """Numbers that tell protocols and contrasts apart: spectrum, histogram, and what the target sees.
 
     Spectral features do not detect attacks (a scanner moves them more); they describe the scan.
+
+    Args:
+        profile: log10 power per shell of `PROFILE_EDGES`.
+        volume: the scan.
+        answer: (S + 1, K', J', I') of the target.
+        target: for the names of its structures.
     """
-    power = converter.radial_profile(spectrum, _BANDS)
-    bands = zip(_BANDS[1:], _BANDS[2:], power[1:], strict=False)
-    features = {f"power {a:.2f}-{b:.2f}/mm": value - power[0] for a, b, value in bands}
+    base = float(profile[_BANDS[0] : _BANDS[1]].mean())
+    features = {}
+    for first, end in zip(_BANDS[1:], _BANDS[2:], strict=False):
+        name = f"power {PROFILE_EDGES[first]:.3f}-{PROFILE_EDGES[end]:.3f}/mm"
+        features[name] = float(profile[first:end].mean()) - base
     low, high = converter.intensity_range(volume.voxels)
     sample = (volume.voxels[::2, ::2, ::2].astype(np.float32) - low) / (high - low)
     bright = sample[sample > 0.1]
     features["bright median"] = float(np.median(bright)) if bright.size else 0.0
     features["bright spread"] = float(np.subtract(*np.percentile(bright, [75, 25]))) if bright.size else 0.0
     cell_ml = volume.voxels.size * float(np.prod(volume.spacing)) / answer[0].size / 1000
-    sizes = np.array([float(p.sum(dtype=np.float64)) * cell_ml for p in answer[1:]])
+    cells, sure, all_inside = _sureness_sums(answer)
+    sizes = cells * cell_ml
     features["log ml of all"] = float(np.log(sizes.sum() + 10))
     for structure, share in zip(target.structures[1:], sizes[1:] / (sizes.sum() + 10), strict=True):
         features[f"share {structure.name}"] = float(share)
-    inside = 1 - answer[0]
-    best = answer[1:].max(axis=0)
-    sure, all_inside = (inside * best).sum(dtype=np.float64), (inside**2).sum(dtype=np.float64)
     features["sureness"] = float(sure / max(all_inside, 1.0))
     return features
+
+
+def _sureness_sums(answer: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Of what is inside any structure: cells per structure (S,), sum of inside x best structure, of inside^2."""
+
+    def sums(rows: slice) -> np.ndarray:
+        p = answer[:, rows]
+        inside, best = 1 - p[0], p[1:].max(axis=0)
+        cells = p[1:].reshape(len(p) - 1, -1).sum(1)
+        return np.append(cells, [(inside * best).sum(), (inside * inside).sum()])
+
+    *cells, sure, all_inside = np.sum(slabs.each(answer, sums, axis=1), axis=0, dtype=np.float64)
+    return np.array(cells), float(sure), float(all_inside)
 
 
 @dataclass(frozen=True)

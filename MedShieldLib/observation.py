@@ -85,15 +85,14 @@ def observe(
                 in_place += 1
             else:
                 other = draw.restore(other)
-            _pool(answer, other, vote, unrest)
-            disagreements.append(detector.disagreement(answer, other))
+            disagreements.append(_pool(answer, other, vote, unrest))
     progress((len(versions) + 1) / (len(versions) + 2), "Measuring the spectrum")
     with watch.of("evidence"):
         vote /= len(versions)
         unrest /= 2 * len(versions)
         reformed /= max(in_place, 1)
-        features = detector.novelty_features(source.spectrum, volume, answer, target)
         profile = converter.radial_profile(source.spectrum, detector.PROFILE_EDGES)
+        features = detector.novelty_features(profile, volume, answer, target)
     return Observation(
         source,
         answer,
@@ -107,15 +106,20 @@ def observe(
     )
 
 
-def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray, unrest: np.ndarray) -> None:
-    """Add an answer to the vote, and its distance from the volume's own answer to the unrest."""
+def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray, unrest: np.ndarray) -> np.ndarray:
+    """Add an answer to the vote, and its distance from the volume's own answer to the unrest.
 
-    def add(rows: slice) -> None:
-        theirs = other[:, rows]
+    Returns `detector.disagreement` of the two, which needs that distance as well.
+    """
+
+    def add(rows: slice) -> np.ndarray:
+        ours, theirs = answer[:, rows], other[:, rows]
+        distance = np.abs(ours - theirs)
         vote[:, rows] += theirs
-        unrest[rows] += np.abs(answer[:, rows] - theirs).sum(0)
+        unrest[rows] += distance.sum(0)
+        return detector.sums_of(distance, ours, theirs)
 
-    slabs.each(answer, add, axis=1)
+    return detector.disagreement_of_sums(slabs.each(answer, add, axis=1))
 
 
 def _checked(target: Target, answer: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ an attacker does not know. The target's answer to a draw is mapped back before i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,7 @@ class Source:
     volume: Volume
     grid: WorkingGrid
     finest_mm: float
+    _medians: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def spectrum(self) -> converter.Spectrum:
@@ -47,6 +48,15 @@ class Source:
         """The intensity range (0.5 to 99.5 %), the unit of all strengths."""
         low, high = converter.intensity_range(self.volume.voxels)
         return high - low
+
+    def median(self, passes: int) -> np.ndarray:
+        """The volume after so many passes of `smoothing.median`, taps one seen voxel apart."""
+        if passes not in self._medians:
+            voxels = self.volume.voxels
+            for _ in range(passes):
+                voxels = smoothing.median(voxels, self.step)
+            self._medians[passes] = voxels
+        return self._medians[passes]
 
     @property
     def seen_mm(self) -> float:
@@ -121,11 +131,8 @@ class Median:
     kind = "median"
 
     def draw(self, source: Source, rng: np.random.Generator) -> Draw:
-        """One draw (the same each time)."""
-        voxels = source.volume.voxels
-        for _ in range(self.passes):
-            voxels = smoothing.median(voxels, source.step)
-        return Draw(source.volume.with_voxels(voxels))
+        """One draw: the same each time, so it is computed once."""
+        return Draw(source.volume.with_voxels(source.median(self.passes)))
 
 
 @dataclass(frozen=True)
@@ -243,14 +250,22 @@ def _move(volume: Volume, grid: WorkingGrid, cells: tuple[int, int, int], mirror
     moved = _shift(voxels, tuple(steps))
 
     def restore(answer: np.ndarray) -> np.ndarray:
-        back = _shift(answer, (0, *(-n for n in cells)))
-        return np.flip(back, 3) if mirror else back
+        k, j, i = (-n for n in cells)
+        return _shift(np.flip(answer, 3), (0, k, j, -i)) if mirror else _shift(answer, (0, k, j, i))
 
     return Draw(volume.with_voxels(moved), restore)
 
 
 def _shift(x: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
     """Whole-voxel shift along each axis; what comes in repeats the edge."""
-    padding = [(max(0, n), max(0, -n)) for n in steps]
-    window = tuple(slice(max(0, -n), max(0, -n) + size) for n, size in zip(steps, x.shape, strict=True))
-    return np.pad(x, padding, mode="edge")[window]
+    out = np.empty(x.shape, x.dtype)
+    source = tuple(slice(max(0, -n), size - max(0, n)) for n, size in zip(steps, x.shape, strict=True))
+    place = tuple(slice(max(0, n), size - max(0, -n)) for n, size in zip(steps, x.shape, strict=True))
+    out[place] = x[source]
+    for axis, n in enumerate(steps):
+        line = np.moveaxis(out, axis, 0)
+        if n > 0:
+            line[:n] = line[n]
+        elif n < 0:
+            line[n:] = line[n - 1]
+    return out

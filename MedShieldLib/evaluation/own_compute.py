@@ -12,26 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from MedShieldLib import heap, shifts
+from MedShieldLib import heap, reformer, shifts
 from MedShieldLib.calibration import Calibration, calibrate
 from MedShieldLib.errors import InputError
 from MedShieldLib.result import CheckResult
 from MedShieldLib.shield import Shield
 from MedShieldLib.slabs import workers
 from MedShieldLib.targets import Target, load_target
-from MedShieldLib.versions import Diffusion, LowPass, Median, Moved, Version, WaveletShrinkage
 from MedShieldLib.volume import Volume
 
 SIZE = 256
-# What `reformer.choose` would make of its middle strengths, for a target that ships without a calibration.
-FAMILY: tuple[Version, ...] = (
-    LowPass(0.55),
-    WaveletShrinkage(0.08),
-    Diffusion(0.09),
-    Median(),
-    Moved(3, False, WaveletShrinkage(0.08)),
-    Moved(3, True, LowPass(0.55)),
-)
 # Names of `CheckResult.timings_s`: all of them but the last are our own.
 _PARTS = {
     "versions": "drawing versions",
@@ -58,12 +48,14 @@ def padded_mni152() -> Volume:
 def check_with_alarm(target: Target, volume: Volume) -> CheckResult:
     """A check that ends in an alarm, whatever the volume: it costs more than one that does not.
 
-    The calibration is the target's own with its clean evidence set to 0, so that all evidence stands out.
+    The calibration is the target's own, or made on the spot of this one volume, with its clean evidence set to
+    0, so that all evidence stands out.
     """
     try:
         calibration = Calibration.shipped(target)
     except InputError:
-        calibration = calibrate(target, [("the volume", volume)], FAMILY, augmentations=[shifts.none])
+        family = reformer.choose(target, [volume])
+        calibration = calibrate(target, [("the volume", volume)], family, augmentations=[shifts.none])
     else:
         target.probabilities(volume)  # the first inference of a TorchScript network compiles it
     still = replace(calibration, disagreements=np.zeros_like(calibration.disagreements))

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from MedShieldLib.errors import InputError
+from MedShieldLib.masks import bounding_box
 from MedShieldLib.targets import window as windows
 from MedShieldLib.targets.device import frozen
 from MedShieldLib.targets.grid import WorkingGrid
@@ -240,6 +241,12 @@ def _largest_component(mask: np.ndarray) -> np.ndarray:
 
 
 def _without_islands(mask: np.ndarray) -> np.ndarray:
+    """The largest component with its cavities filled; looks only into the box around the mask."""
     import fill_voids
 
-    return fill_voids.fill(_largest_component(mask)) if mask.any() else mask
+    if not mask.any():
+        return mask
+    box = bounding_box(mask)
+    whole = np.zeros_like(mask)
+    whole[box] = fill_voids.fill(_largest_component(mask[box]))
+    return whole

@@ -87,7 +87,7 @@ class Gate:
             apart = torch.zeros_like(self.benign)
             for number, q in self.answers(x):
                 apart[number] += disagreement(p, q) / self.benign[number] / self.rounds
-        return float(apart.mean(0).max()) / self.threshold
+        return float(_quadratic_mean(apart.mean(0))) / self.threshold
 
     def answers(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """(number of the version, probabilities mapped back) for every draw of one look."""
@@ -111,10 +111,19 @@ class Gate:
             yield number, restore(torch.softmax(case.answer(drawn, units), dim=1))
 
     def _weigh(self, apart: torch.Tensor) -> float:
-        """The detector's instability; later looks press on the structures that are loudest now."""
+        """The detector's instability; the next look presses on each structure by its share in this one.
+
+        These weights are the derivatives of the quadratic mean at the present ratios of the structures.
+        """
         per_structure = apart.mean(0)
-        self._weights = torch.softmax(8 * per_structure / per_structure.max().clamp(min=1e-6), dim=0)
-        return float(per_structure.max())
+        instability = _quadratic_mean(per_structure)
+        self._weights = per_structure / (len(per_structure) * instability.clamp(min=1e-6))
+        return float(instability)
+
+
+def _quadratic_mean(per_structure: torch.Tensor) -> torch.Tensor:
+    """As in `Normaliser.instability`."""
+    return per_structure.square().mean().sqrt()
 
 
 def disagreement(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:

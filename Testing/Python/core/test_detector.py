@@ -9,7 +9,7 @@ import pytest
 
 from MedShieldLib import detector, slabs
 from MedShieldLib.calibration import Calibration
-from MedShieldLib.converter import Spectrum
+from MedShieldLib.converter import Spectrum, radial_profile
 from MedShieldLib.detector import Normaliser, disagreement, novelty_features, p_value, verdict
 from MedShieldLib.result import Verdict
 from MedShieldLib.targets.network import NetworkTarget
@@ -206,7 +206,8 @@ def test_an_attack_outweighs_novelty(p_attack: float, p_novelty: float, expected
 
 
 def features_of(target: NetworkTarget, volume: Volume) -> dict[str, float]:
-    return novelty_features(Spectrum.of(volume), volume, target.probabilities(volume), target)
+    profile = radial_profile(Spectrum.of(volume), detector.PROFILE_EDGES)
+    return novelty_features(profile, volume, target.probabilities(volume), target)
 
 
 def test_features_do_not_depend_on_the_units_of_intensity(
