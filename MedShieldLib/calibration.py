@@ -16,15 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from MedShieldLib import shifts
-from MedShieldLib.detector import PROFILE_EDGES, Normaliser
+from MedShieldLib.detector import PROFILE_EDGES, Normaliser, pairs
 from MedShieldLib.errors import InputError
 from MedShieldLib.observation import IsCancelled, Progress, observe
 from MedShieldLib.targets.base import Target
-from MedShieldLib.versions import Moved, Version, from_json, to_json
+from MedShieldLib.versions import Moved, Version, from_json, to_json, votes
 from MedShieldLib.volume import Volume
 
-SCHEMA = "medshield-calibration/1"
+SCHEMA = "medshield-calibration/2"
 _DATA = Path(__file__).parent / "data"
+_MUST_BE_FINITE = ("disagreements", "dispersions", "features")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Calibration:
         versions: the family that was drawn; a check draws the same kinds.
         subjects, shift_names: for each of the N rows.
         disagreements: (N, V, S).
+        dispersions: (N, P, S), see `detector.dispersions`.
         feature_names, features: (F,) and (N, F).
         profiles: (N, B) log10 power per shell of `detector.PROFILE_EDGES`, NaN where there was none.
     """
@@ -48,6 +50,7 @@ class Calibration:
     subjects: tuple[str, ...]
     shift_names: tuple[str, ...]
     disagreements: np.ndarray = field(repr=False)
+    dispersions: np.ndarray = field(repr=False)
     feature_names: tuple[str, ...]
     features: np.ndarray = field(repr=False)
     profiles: np.ndarray = field(repr=False)
@@ -60,12 +63,14 @@ class Calibration:
     @cached_property
     def normaliser(self) -> Normaliser:
         """The scale of clean evidence over all rows."""
-        return Normaliser.fit(self.disagreements, self.features)
+        return Normaliser.fit(self.disagreements, self.dispersions, self.features)
 
     @cached_property
     def instability(self) -> np.ndarray:
         """(N,) clean scores, each on a scale fitted without its own subject (cross-conformal, Vovk 2015)."""
-        return self._left_out(lambda scale, rows: scale.instability(self.disagreements[rows]))
+        return self._left_out(
+            lambda scale, rows: scale.instability(self.disagreements[rows], self.dispersions[rows])
+        )
 
     @cached_property
     def novelty(self) -> np.ndarray:
@@ -78,12 +83,19 @@ class Calibration:
         return self.normaliser.per_version(self.disagreements)
 
     @cached_property
+    def spread(self) -> np.ndarray:
+        """(N,) clean relative dispersion of the versions, averaged over structures."""
+        return self.normaliser.spread(self.dispersions).mean(-1)
+
+    @cached_property
     def sha256(self) -> str:
         """Hash of the stored form."""
         return hashlib.sha256(self._text().encode()).hexdigest()
 
     def quick(self) -> Calibration:
-        """The same clean volumes seen through the quick family alone: one filter in place, and one moved.
+        """The same clean volumes seen through the quick family alone: the volume moved, and one in place.
+
+        The one in place is the last one, which is the probe in families of `reformer.choose`.
 
         Raises:
             InputError: if the family lacks either.
@@ -92,12 +104,13 @@ class Calibration:
         in_place = [n for n in range(len(self.versions)) if n not in moved]
         if not moved or not in_place:
             raise InputError(f"Calibration '{self.name}' has no quick family; check without --quick.")
-        kept = [in_place[-1], moved[0]]
+        kept = sorted((in_place[-1], moved[0]))
         return replace(
             self,
             name=f"{self.name} (quick)",
             versions=tuple(self.versions[n] for n in kept),
             disagreements=self.disagreements[:, kept],
+            dispersions=self.dispersions[:, [pairs(len(self.versions)).index((kept[0], kept[1]))]],
         )
 
     def profile_band(self) -> tuple[np.ndarray, np.ndarray]:
@@ -155,8 +168,10 @@ class Calibration:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
             if data.pop("schema") != SCHEMA:
                 raise ValueError("another schema")
-            for name in ("disagreements", "features", "profiles"):
+            for name in ("disagreements", "dispersions", "features", "profiles"):
                 data[name] = np.array(data[name], dtype=float)
+            n, _, structures = data["disagreements"].shape
+            data["dispersions"] = data["dispersions"].reshape(n, -1, structures)  # of one version: no pairs
             for name in ("subjects", "shift_names", "feature_names"):
                 data[name] = tuple(data[name])
             data["versions"] = tuple(from_json(v) for v in data["versions"])
@@ -201,17 +216,28 @@ class Calibration:
         for subject in set(self.subjects):
             mine = subjects == subject
             others = ~mine if (~mine).any() else mine
-            scale = Normaliser.fit(self.disagreements[others], self.features[others])
+            scale = Normaliser.fit(
+                self.disagreements[others], self.dispersions[others], self.features[others]
+            )
             scores[mine] = score(scale, mine)
         return scores
 
     def _require_consistent(self) -> None:
         n = len(self.subjects)
-        shapes = (self.disagreements.shape[:2], self.features.shape, self.profiles.shape)
-        wanted = ((n, len(self.versions)), (n, len(self.feature_names)), (n, len(PROFILE_EDGES) - 1))
-        if shapes != wanted or len(self.shift_names) != n or n == 0:
+        structures, shells = self.disagreements.shape[-1], len(PROFILE_EDGES) - 1
+        wanted = {
+            "disagreements": (n, len(self.versions), structures),
+            "dispersions": (n, len(pairs(len(self.versions))), structures),
+            "features": (n, len(self.feature_names)),
+            "profiles": (n, shells),
+        }
+        if any(getattr(self, name).shape != shape for name, shape in wanted.items()):
+            raise ValueError("arrays of other shapes")
+        if len(self.shift_names) != n or n == 0:
             raise ValueError("arrays of different lengths")
-        if not (np.isfinite(self.disagreements).all() and np.isfinite(self.features).all()):
+        if not any(map(votes, self.versions)):
+            raise ValueError("nothing to vote with")
+        if not all(np.isfinite(getattr(self, name)).all() for name in _MUST_BE_FINITE):
             raise ValueError("not finite")
 
     def _text(self) -> str:
@@ -226,6 +252,7 @@ class Calibration:
                 "shift_names": self.shift_names,
                 "feature_names": self.feature_names,
                 "disagreements": _rounded(self.disagreements),
+                "dispersions": _rounded(self.dispersions),
                 "features": _rounded(self.features),
                 "profiles": _rounded(self.profiles),
             }
@@ -267,7 +294,12 @@ def calibrate(
     """
     if not volumes:
         raise InputError("There is no clean volume to calibrate on; name a folder with at least one.")
-    disagreements, features, profiles = [], [], []  # and not the observations, which hold whole volumes
+    disagreements, dispersions, features, profiles = (
+        [],
+        [],
+        [],
+        [],
+    )  # and not the observations, which hold whole volumes
     jobs = [
         (subject, volume, shift)
         for n, (subject, volume) in enumerate(volumes)
@@ -279,6 +311,7 @@ def calibrate(
         answering = (stand_ins or {}).get(subject, target)
         seen = observe(answering, shifted, versions, seed + 7919 * n, cancelled=cancelled)
         disagreements.append(seen.disagreements)
+        dispersions.append(seen.dispersions)
         features.append(seen.features)
         profiles.append(seen.profile)
     return Calibration(
@@ -289,6 +322,7 @@ def calibrate(
         tuple(subject for subject, _, _ in jobs),
         tuple(shift.__name__ for _, _, shift in jobs),
         _stored(np.array(disagreements)),
+        _stored(np.array(dispersions)),
         tuple(features[0]),
         _stored(np.array([list(row.values()) for row in features])),
         _stored(np.array(profiles)),

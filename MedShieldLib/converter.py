@@ -164,8 +164,8 @@ def local_band_energy(spectrum: Spectrum, low: float, high: float, reach_mm: flo
     band = torch.from_numpy(spectrum.filtered(lambda rows: _band(spectrum.radius(rows), low, high)))
     cell = [max(1, int(reach_mm / 2 / mm)) for mm in spectrum.spacing[::-1]]
     coarse = F.avg_pool3d(band.square_()[None], cell, ceil_mode=True, count_include_pad=False)[0].numpy()
-    spacing = tuple(mm * n for mm, n in zip(spectrum.spacing, cell[::-1], strict=True))
-    squared = Spectrum.of(Volume(coarse, spacing))
+    i, j, k = (mm * n for mm, n in zip(spectrum.spacing, cell[::-1], strict=True))
+    squared = Spectrum.of(Volume(coarse, (i, j, k)))
     scale = np.float32(np.sqrt(2) * np.pi * reach_mm)
     energy = squared.filtered(lambda rows: np.exp(-np.square(scale * squared.radius(rows))))
     amplitude = torch.from_numpy(np.sqrt(np.maximum(energy, 0)))[None, None]
@@ -213,14 +213,14 @@ def _shrink_along_k(plane: np.ndarray, threshold: np.float32, wavelet: pywt.Wave
     """Shrink, in place, coefficients that are details along j or i already: both halves along k are."""
 
     def shrink(columns: slice) -> None:
-        halves = (_soft(half, threshold) for half in _split_along_k(plane[:, columns], wavelet))
-        _join_along_k(*halves, wavelet, plane[:, columns])
+        low, high = _split_along_k(plane[:, columns], wavelet)
+        _join_along_k(_soft(low, threshold), _soft(high, threshold), wavelet, plane[:, columns])
 
     slabs.each(plane, shrink, axis=1)
 
 
 def _shrink_coarse(plane: np.ndarray, threshold: np.float32, levels: int, wavelet: pywt.Wavelet) -> None:
-    """Shrink, in place, what is coarse along j and i: its detail along k here, the rest on the levels below."""
+    """Shrink, in place, what is coarse along j and i: its detail along k here, the rest on lower levels."""
 
     def split(columns: slice) -> list[np.ndarray]:
         return _split_along_k(plane[:, columns], wavelet)

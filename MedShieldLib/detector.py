@@ -1,13 +1,16 @@
 """The detector: evidence from a target's answers and from the image, turned into p-values and a verdict.
 
-Evidence of tampering is *instability*: how much the answer changes when the volume is seen through versions
-that leave the anatomy alone. Evidence of an unusual scan is *novelty*. Nothing here ever saw an attack.
+Evidence of tampering is *instability*: how far the answer to the volume itself is from those to versions that
+leave the anatomy alone, beside how far these are from each other. A noisy scan scatters them all; an attack
+is made for the volume itself, and leaves its answer alone outside. Evidence of an unusual scan is *novelty*.
+Nothing here is fitted to an attack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy import stats
@@ -19,12 +22,14 @@ from MedShieldLib.volume import Volume
 
 # Shells of the radial profile (cycles/mm), the same for all volumes so that they can be compared.
 PROFILE_EDGES = np.linspace(0.0, 0.5, 41)
-# The coarser bands of the novelty features, as edges in shells of the profile; finer ones would describe single
-# volumes, not protocols.
+# The coarser bands of the novelty features, as edges in shells of the profile; finer ones would describe
+# single volumes, not protocols.
 _BANDS = (1, 3, 6, 10, 15, 20)
 # Below this soft volume (in cells) a structure is absent from both answers and there is nothing to compare.
 _ABSENT_CELLS = 8.0
 _SMALLEST_SCORE = 1e-6
+# How far answers are from each other is measured on about so many cells, evenly spaced.
+_SAMPLED_CELLS = 2**22
 
 
 def disagreement(answer: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -53,6 +58,23 @@ def disagreement_of_sums(of_slabs: Sequence[np.ndarray]) -> np.ndarray:
     return np.where(total > _ABSENT_CELLS, apart / np.maximum(total, _ABSENT_CELLS), 0.0)
 
 
+def sample(answer: np.ndarray) -> np.ndarray:
+    """Evenly spaced cells of an answer (C, K', J', I'), all of them where they are few; a copy."""
+    step = max(1, round((answer[0].size / _SAMPLED_CELLS) ** (1 / 3)))
+    return answer[:, ::step, ::step, ::step].copy()
+
+
+def pairs(versions: int) -> list[tuple[int, int]]:
+    """The pairs of versions, in the order of `dispersions`."""
+    return list(combinations(range(versions), 2))
+
+
+def dispersions(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """(P, S): disagreement of the answers to every two versions, from the `sample` of each; see `pairs`."""
+    found = [disagreement(samples[a], samples[b]) for a, b in pairs(len(samples))]
+    return np.array(found).reshape(len(found), len(samples[0]) - 1)
+
+
 def novelty_features(
     profile: np.ndarray, volume: Volume, answer: np.ndarray, target: Target
 ) -> dict[str, float]:
@@ -66,11 +88,10 @@ def novelty_features(
         answer: (S + 1, K', J', I') of the target.
         target: for the names of its structures.
     """
-    base = float(profile[_BANDS[0] : _BANDS[1]].mean())
+    powers = [_mean_of_known(profile[a:b]) for a, b in zip(_BANDS, _BANDS[1:], strict=False)]
     features = {}
-    for first, end in zip(_BANDS[1:], _BANDS[2:], strict=False):
-        name = f"power {PROFILE_EDGES[first]:.3f}-{PROFILE_EDGES[end]:.3f}/mm"
-        features[name] = float(profile[first:end].mean()) - base
+    for first, end, power in zip(_BANDS[1:], _BANDS[2:], powers[1:], strict=False):
+        features[f"power {PROFILE_EDGES[first]:.3f}-{PROFILE_EDGES[end]:.3f}/mm"] = power - powers[0]
     low, high = converter.intensity_range(volume.voxels)
     sample = (volume.voxels[::2, ::2, ::2].astype(np.float32) - low) / (high - low)
     bright = sample[sample > 0.1]
@@ -86,8 +107,14 @@ def novelty_features(
     return features
 
 
+def _mean_of_known(values: np.ndarray) -> float:
+    """The mean without NaN; 0, which is no usual power, where there is nothing else."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else 0.0
+
+
 def _sureness_sums(answer: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Of what is inside any structure: cells per structure (S,), sum of inside x best structure, of inside^2."""
+    """Cells per structure (S,), and what is inside of any: sum of inside x best structure, of inside^2."""
 
     def sums(rows: slice) -> np.ndarray:
         p = answer[:, rows]
@@ -95,8 +122,8 @@ def _sureness_sums(answer: np.ndarray) -> tuple[np.ndarray, float, float]:
         cells = p[1:].reshape(len(p) - 1, -1).sum(1)
         return np.append(cells, [(inside * best).sum(), (inside * inside).sum()])
 
-    *cells, sure, all_inside = np.sum(slabs.each(answer, sums, axis=1), axis=0, dtype=np.float64)
-    return np.array(cells), float(sure), float(all_inside)
+    total = np.array(slabs.each(answer, sums, axis=1), dtype=np.float64).sum(0)
+    return total[:-2], float(total[-2]), float(total[-1])
 
 
 @dataclass(frozen=True)
@@ -105,28 +132,36 @@ class Normaliser:
 
     Attributes:
         benign: (V, S) mean disagreement per version and structure on clean volumes.
+        benign_dispersion: (P, S) the same per pair of versions.
         centre: (F,) mean novelty features.
         whitening: (F, F) inverse square root of their shrunk covariance.
     """
 
     benign: np.ndarray
+    benign_dispersion: np.ndarray
     centre: np.ndarray
     whitening: np.ndarray
 
     # Floors keep a version that never moves a structure from turning rounding errors into evidence.
     _FLOOR = 0.005
     _SHRINKAGE = 0.2
+    # Versions that agree better than this share of their benign dispersion prove no more.
+    LEAST_SPREAD = 0.5
+    # Instability grows by this power with the distance that is not explained by the versions' own: an attack
+    # that scatters them as well must not pass for a noisy scan.
+    UNEXPLAINED = 0.3
 
     @classmethod
-    def fit(cls, disagreements: np.ndarray, features: np.ndarray) -> Normaliser:
-        """From clean volumes: (N, V, S) disagreements and (N, F) features."""
+    def fit(cls, disagreements: np.ndarray, dispersions: np.ndarray, features: np.ndarray) -> Normaliser:
+        """From clean volumes: (N, V, S) disagreements, (N, P, S) dispersions and (N, F) features."""
         centre, spread = features.mean(0), features.std(0) + 1e-3
         unit = (features - centre) / spread
         covariance = unit.T @ unit / len(unit)
         covariance = (1 - cls._SHRINKAGE) * covariance + cls._SHRINKAGE * np.eye(len(covariance))
         values, vectors = np.linalg.eigh(covariance)
         whitening = (vectors / np.sqrt(values)) @ vectors.T / spread
-        return cls(np.maximum(disagreements.mean(0), cls._FLOOR), centre, whitening)
+        benign, benign_dispersion = (np.maximum(x.mean(0), cls._FLOOR) for x in (disagreements, dispersions))
+        return cls(benign, benign_dispersion, centre, whitening)
 
     def per_version(self, disagreements: np.ndarray) -> np.ndarray:
         """(..., V): disagreement relative to its benign mean, averaged over structures; 1 is ordinary."""
@@ -136,13 +171,21 @@ class Normaliser:
         """(..., S): the same, averaged over versions."""
         return (disagreements / self.benign).mean(-2)
 
-    def instability(self, disagreements: np.ndarray) -> np.ndarray:
-        """(...): the quadratic mean over structures.
+    def spread(self, dispersions: np.ndarray) -> np.ndarray:
+        """(..., S): dispersion relative to its benign mean, averaged over pairs; 1 is ordinary."""
+        if not dispersions.shape[-2]:  # a single version: nothing to compare
+            return np.ones((*dispersions.shape[:-2], dispersions.shape[-1]))
+        return (dispersions / self.benign_dispersion).mean(-2)
+
+    def instability(self, disagreements: np.ndarray, dispersions: np.ndarray) -> np.ndarray:
+        """(...): how far the answer stands out among those to versions; quadratic mean over structures.
 
         A small structure that vanishes counts as much as a large one, and as its ratio is large it cannot
         hide among quiet ones; the plain maximum would do that too, but is noisier on clean volumes.
         """
-        return np.sqrt((self.per_structure(disagreements) ** 2).mean(-1))
+        own = self.per_structure(disagreements) ** (1 + self.UNEXPLAINED)
+        standing_out = own / np.maximum(self.spread(dispersions), self.LEAST_SPREAD)
+        return np.sqrt((standing_out**2).mean(-1))
 
     def novelty(self, features: np.ndarray) -> np.ndarray:
         """(...): Mahalanobis distance of the features from the clean ones."""

@@ -14,7 +14,7 @@ from MedShieldLib import converter, detector, slabs
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.stopwatch import Stopwatch
 from MedShieldLib.targets.base import Target
-from MedShieldLib.versions import Source, Version
+from MedShieldLib.versions import Source, Version, votes
 from MedShieldLib.volume import Volume
 
 Progress = Callable[[float, str], None]
@@ -28,12 +28,13 @@ class Observation:
     Attributes:
         source: the volume with what its versions share.
         answer: (C, K', J', I') probabilities for the volume itself.
-        vote: (C, K', J', I') mean of the answers to the versions, mapped back.
+        vote: (C, K', J', I') mean of the answers to the versions that vote, mapped back.
         unrest: (K', J', I') float32 in [0, 1]: mean total variation between `answer` and the versions'.
-        disagreements: (V, S), see `detector.disagreement`.
+        disagreements: (V, S) of `answer` and that to each version, see `detector.disagreement`.
+        dispersions: (P, S) of the answers to every two versions, see `detector.dispersions`.
         features: see `detector.novelty_features`.
         profile: log10 power per shell of `detector.PROFILE_EDGES`.
-        reformed: the mean of the versions that stayed in place, float32.
+        reformed: the mean of the versions that stayed in place and vote, float32.
         timings_s: seconds in the target ("target") and in our own code ("versions", "evidence").
     """
 
@@ -42,6 +43,7 @@ class Observation:
     vote: np.ndarray = field(repr=False)
     unrest: np.ndarray = field(repr=False)
     disagreements: np.ndarray
+    dispersions: np.ndarray
     features: dict[str, float]
     profile: np.ndarray = field(repr=False)
     reformed: Volume
@@ -74,23 +76,26 @@ def observe(
 
     answer = ask(volume, 0, "Segmenting the volume as it is")
     vote, unrest = np.zeros_like(answer), np.zeros(answer.shape[1:], np.float32)
-    reformed, in_place, disagreements = np.zeros(volume.voxels.shape, np.float32), 0, []
+    reformed, in_place = np.zeros(volume.voxels.shape, np.float32), 0
+    disagreements, samples = [], []
     for n, version in enumerate(versions):
         with watch.of("versions"):
             draw = version.draw(source, rng)
         other = ask(draw.volume, n + 1, f"Segmenting version {n + 1} of {len(versions)} ({version.kind})")
         with watch.of("evidence"):
-            if draw.restore is None:
+            if draw.restore is not None:
+                other = draw.restore(other)
+            elif votes(version):
                 reformed += draw.volume.voxels
                 in_place += 1
-            else:
-                other = draw.restore(other)
-            disagreements.append(_pool(answer, other, vote, unrest))
+            disagreements.append(_pool(answer, other, vote if votes(version) else None, unrest))
+            samples.append(detector.sample(other))
     progress((len(versions) + 1) / (len(versions) + 2), "Measuring the spectrum")
     with watch.of("evidence"):
-        vote /= len(versions)
+        vote /= max(1, sum(map(votes, versions)))
         unrest /= 2 * len(versions)
         reformed /= max(in_place, 1)
+        dispersions = detector.dispersions(samples)
         profile = converter.radial_profile(source.spectrum, detector.PROFILE_EDGES)
         features = detector.novelty_features(profile, volume, answer, target)
     return Observation(
@@ -99,6 +104,7 @@ def observe(
         vote,
         unrest,
         np.array(disagreements),
+        dispersions,
         features,
         profile,
         volume.with_voxels(reformed),
@@ -106,8 +112,8 @@ def observe(
     )
 
 
-def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray, unrest: np.ndarray) -> np.ndarray:
-    """Add an answer to the vote, and its distance from the volume's own answer to the unrest.
+def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray | None, unrest: np.ndarray) -> np.ndarray:
+    """Add an answer to the vote, if there is one, and its distance from the volume's own to the unrest.
 
     Returns `detector.disagreement` of the two, which needs that distance as well.
     """
@@ -115,7 +121,8 @@ def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray, unrest: np.nd
     def add(rows: slice) -> np.ndarray:
         ours, theirs = answer[:, rows], other[:, rows]
         distance = np.abs(ours - theirs)
-        vote[:, rows] += theirs
+        if vote is not None:
+            vote[:, rows] += theirs
         unrest[rows] += distance.sum(0)
         return detector.sums_of(distance, ours, theirs)
 

@@ -20,6 +20,7 @@ from MedShieldLib.versions import (
     LowPass,
     Median,
     Moved,
+    Probe,
     Source,
     Version,
     WaveletShrinkage,
@@ -33,6 +34,8 @@ _LADDERS: tuple[tuple[Filter, ...], ...] = (
     tuple(Diffusion(e) for e in (0.16, 0.12, 0.09, 0.07, 0.05)),
     (Median(2), Median(1)),
 )
+# Evens out differences of an attack's size, and hardly any edge of the anatomy.
+_PROBE = Probe(Diffusion(0.025))
 _IN_PLACE = 3
 _REACH = 3
 # Mean clean disagreement that a version may cause.
@@ -51,8 +54,8 @@ def choose(
     """The family for a target: six versions, and so six inferences beside the target's own.
 
     Of each kind of filter the strongest that the target tolerates, of these the mildest three; then the
-    volume moved, mirrored, and moved behind the mildest filter. Kinds that are never tolerated are left out,
-    and filtered ones that are moved as well take their place.
+    volume moved, and mirrored; and a probe. Kinds that are never tolerated are left out, and filtered ones
+    that are moved as well take their place.
 
     Args:
         target: the target that answers.
@@ -79,9 +82,9 @@ def choose(
     filters = [version for _, version in sorted(tolerated, key=lambda pair: pair[0])]
     # A target that tolerates nothing still needs a filter in place: the weakest there is.
     in_place = filters[:_IN_PLACE] or [_LADDERS[2][-1]]
-    moved = (Moved(_REACH, False), Moved(_REACH, True), Moved(_REACH, False, in_place[0]))
-    spare = (Moved(_REACH, True, in_place[0]), Moved(_REACH, False, in_place[-1]))
-    return (*in_place, *moved, *spare[: _IN_PLACE - len(in_place)])
+    moved = (Moved(_REACH, False), Moved(_REACH, True))
+    spare = (Moved(_REACH, False, in_place[0]), Moved(_REACH, True, in_place[-1]))
+    return (*in_place, *moved, *spare[: _IN_PLACE - len(in_place)], _PROBE)
 
 
 def _clean_disagreement(

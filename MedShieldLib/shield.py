@@ -149,7 +149,8 @@ class Shield:
                 "MedShield; make a new one with medshield calibrate."
             )
         features = np.array([seen.features[name] for name in self.calibration.feature_names])
-        return float(scale.instability(seen.disagreements)), float(scale.novelty(features))
+        instability = scale.instability(seen.disagreements, seen.dispersions)
+        return float(instability), float(scale.novelty(features))
 
     def _p_values(self, seen: Observation) -> tuple[float, float]:
         clean, (instability, novelty) = self.calibration, self._scores(seen)
@@ -166,6 +167,8 @@ class Shield:
             _item("instability", "instability", instability, clean.instability),
             _item("novelty", "novelty", novelty, clean.novelty),
         ]
+        spread = float(scale.spread(seen.dispersions).mean())
+        items.append(_item("versions among themselves", "instability", spread, clean.spread))
         for n, value in enumerate(scale.per_version(seen.disagreements)):
             name = f"{clean.versions[n].kind.replace('_', ' ')} version"
             items.append(_item(name, "instability", float(value), clean.per_version[:, n]))

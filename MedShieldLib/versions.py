@@ -2,6 +2,8 @@
 
 A version is a kind with a strength; each draw takes its own random parameters from the check's seed, which
 an attacker does not know. The target's answer to a draw is mapped back before it is compared or voted on.
+Most versions change a volume as much as the target tolerates, and their answers vote. A probe changes it as
+little as an attack does: its answer is evidence alone.
 """
 
 from __future__ import annotations
@@ -212,14 +214,35 @@ class Moved:
         return [cells for cells in fitting if cells % 2] or fitting or [0]
 
 
-Version = Filter | Moved
-_CLASSES = {c.__name__: c for c in (LowPass, WaveletShrinkage, Median, Diffusion, AngularStop, Moved)}
+@dataclass(frozen=True)
+class Probe:
+    """A filter too weak to repair anything: it upsets what a small attack has built on, and no anatomy."""
+
+    inner: Filter
+
+    @property
+    def kind(self) -> str:
+        """A probe, and the kind of its filter."""
+        return f"probe_{self.inner.kind}"
+
+    def draw(self, source: Source, rng: np.random.Generator) -> Draw:
+        """One draw."""
+        return self.inner.draw(source, rng)
+
+
+Version = Filter | Moved | Probe
+_CLASSES = {c.__name__: c for c in (LowPass, WaveletShrinkage, Median, Diffusion, AngularStop, Moved, Probe)}
+
+
+def votes(version: Version) -> bool:
+    """Whether the answer to a version has a say in the defended segmentation."""
+    return not isinstance(version, Probe)
 
 
 def to_json(version: Version) -> dict:
     """A version as plain data."""
     parameters = {k: v for k, v in asdict(version).items() if k != "inner"}
-    if isinstance(version, Moved) and version.inner is not None:
+    if isinstance(version, Moved | Probe) and version.inner is not None:
         parameters["inner"] = to_json(version.inner)
     return {"type": type(version).__name__, **parameters}
 

@@ -10,7 +10,8 @@ Every line of standard output is one JSON object, told apart by "event":
     {"event": "error", "message": "one sentence"}
 Anything that libraries print goes to standard error. Exit codes: `control.ExitCode`. The worker stops, with
 nothing half-written, on SIGINT, on SIGTERM, when its parent ends, or when the parent closes the pipe that is
-its standard input.
+its standard input. It removes the folder named by --scratch if the parent has ended before: nobody else
+would, and a patient's scan is in there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -61,14 +63,15 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """Run one job and leave the process with its exit code."""
     heap.keep_for_reuse()
     reporter = Reporter(_own_stdout())
-    control = Control(reporter.progress)
+    control, parent = Control(reporter.progress), os.getppid()
+    arguments: argparse.Namespace | None = None
     warnings.showwarning = lambda message, *_, **__: reporter.send("log", message=str(message))
     threading.Thread(target=_follow_stdin, args=(control,), daemon=True).start()
-    threading.Thread(target=_follow_parent, args=(control,), daemon=True).start()
+    threading.Thread(target=_follow_parent, args=(control, parent), daemon=True).start()
     code = ExitCode.FAULT
     try:
-        arguments = _parser().parse_args(argv)
-        code = control.run(lambda: arguments.run(arguments, control, reporter))
+        arguments = given = _parser().parse_args(argv)
+        code = control.run(lambda: given.run(given, control, reporter))
     except SystemExit:  # --help
         code = ExitCode.CLEAN
     except InputError as error:
@@ -87,6 +90,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
         reporter.send("error", message=f"{type(error).__name__}: {str(error) or 'no message'}")
     finally:
         sys.stderr.flush()
+        scratch = getattr(arguments, "scratch", None)
+        if scratch and os.getppid() != parent:
+            shutil.rmtree(scratch, ignore_errors=True)
         os._exit(code)  # a cancelled job may still be inside a native call
 
 
@@ -132,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--series")
     check.add_argument("--component", type=int)
     check.add_argument("--quick", action="store_true")
+    check.add_argument("--scratch", type=Path, help="the caller's folder, removed if the caller has ended")
     check.set_defaults(run=_check)
     calibrate = commands.add_parser("calibrate", help="calibrate on clean volumes", allow_abbrev=False)
     calibrate.add_argument("folder", type=Path)
@@ -165,9 +172,8 @@ def _follow_stdin(control: Control) -> None:
         control.cancel()
 
 
-def _follow_parent(control: Control) -> None:
+def _follow_parent(control: Control, parent: int) -> None:
     """Stop when the parent is gone (where the system then names another one)."""
-    parent = os.getppid()
     while os.getppid() == parent:
         time.sleep(0.5)
     control.cancel()

@@ -48,8 +48,8 @@ def padded_mni152() -> Volume:
 def check_with_alarm(target: Target, volume: Volume) -> CheckResult:
     """A check that ends in an alarm, whatever the volume: it costs more than one that does not.
 
-    The calibration is the target's own, or made on the spot of this one volume, with its clean evidence set to
-    0, so that all evidence stands out.
+    The calibration is the target's own, or made on the spot of this one volume, with its clean evidence set
+    to 0, so that all evidence stands out.
     """
     try:
         calibration = Calibration.shipped(target)
@@ -58,7 +58,7 @@ def check_with_alarm(target: Target, volume: Volume) -> CheckResult:
         calibration = calibrate(target, [("the volume", volume)], family, augmentations=[shifts.none])
     else:
         target.probabilities(volume)  # the first inference of a TorchScript network compiles it
-    still = replace(calibration, disagreements=np.zeros_like(calibration.disagreements))
+    still = replace(calibration, disagreements=0 * calibration.disagreements)
     return Shield(target, still, alpha=0.5, seed=1).check_and_segment(volume)
 
 

@@ -97,6 +97,7 @@ def joined(parts: list[Calibration], name: str) -> Calibration:
         subjects=tuple(subject for part in parts for subject in part.subjects),
         shift_names=tuple(shift for part in parts for shift in part.shift_names),
         disagreements=np.concatenate([part.disagreements for part in parts]),
+        dispersions=np.concatenate([part.dispersions for part in parts]),
         features=np.concatenate([part.features for part in parts]),
         profiles=np.concatenate([part.profiles for part in parts]),
     )

@@ -230,6 +230,8 @@ class CheckJob(Job):
         folder = Path(tempfile.mkdtemp(prefix="MedShield-", dir=temporary))
         self._out = folder / "result"
         arguments = ["check", folder / "input.nrrd", *settings.options(), "--out", self._out]
+        if not settings.keep_files:
+            arguments += ["--scratch", folder]  # should Slicer be killed, the worker clears up
         try:
             _hand_over(volume, folder / "input.nrrd")
             super().__init__(arguments, settings.device, watch, folder, settings.keep_files)

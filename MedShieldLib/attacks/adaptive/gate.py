@@ -17,7 +17,7 @@ from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.shield import Shield
-from MedShieldLib.versions import Source
+from MedShieldLib.versions import Source, votes
 
 _ABSENT_CELLS = 8.0  # as in `detector.disagreement`
 
@@ -28,7 +28,7 @@ class Look:
 
     Attributes:
         harm: gradient of the soft Dice loss of the plain answer, of the shape of the input.
-        alarm: gradient of the instability, weighted over structures.
+        alarm: gradient of the instability.
         instability: the detector's, estimated from the attacker's draws.
         ratio: instability / the largest that raises no alarm; silent up to 1.
     """
@@ -51,14 +51,8 @@ class Gate:
     def __init__(self, case: Case, shield: Shield, draws: int) -> None:
         self.case, self.versions = case, shield.calibration.versions
         self.rounds = max(1, -(-draws // len(self.versions)))
-        self.benign = torch.from_numpy(shield.calibration.normaliser.benign).float()
+        self.scale = shield.calibration.normaliser
         self.threshold = loudest_silent(shield.calibration, shield.alpha)
-        self._weights = torch.full((self.benign.shape[1],), 1 / self.benign.shape[1])
-
-    @property
-    def passes(self) -> int:
-        """Runs of the target's network in one look."""
-        return 1 + self.rounds * len(self.versions)
 
     def look(self, x: torch.Tensor) -> Look:
         """Both gradients at `x`, and how loud it is; every look draws afresh."""
@@ -67,63 +61,98 @@ class Gate:
         harm = torch.autograd.grad(soft_dice(logits, self.case.reference), x, retain_graph=True)[0]
         p = torch.softmax(logits, dim=1)
         fixed = p.detach().requires_grad_()
-        by_input, by_answer = torch.zeros_like(x), torch.zeros_like(p)
-        apart = torch.zeros_like(self.benign)
-        for number, q in self.answers(x):
-            relative = disagreement(fixed, q) / self.benign[number]
-            apart[number] += relative.detach() / self.rounds
-            loudness = (self._weights * relative).sum() / (self.rounds * len(self.versions))
-            gradients = torch.autograd.grad(loudness, (x, fixed))
-            by_input += gradients[0]
-            by_answer += gradients[1]
+        by_input, by_answer, heard = torch.zeros_like(x), torch.zeros_like(p), 0.0
+        for seed in self._seeds():
+            # Once without gradients, which shows how loud each part is; then again, a version at a time.
+            with torch.no_grad():
+                others = list(self.observed(x, seed))
+            instability, weights = self._heard(fixed.detach(), others)
+            heard += instability / self.rounds
+            for number, q in enumerate(self.observed(x, seed)):
+                loudness = self._share(fixed, q, number, others, weights) / self.rounds
+                gradients = torch.autograd.grad(loudness, (x, fixed))
+                by_input += gradients[0]
+                by_answer += gradients[1]
         alarm = by_input + torch.autograd.grad(p, x, by_answer)[0]
-        instability = self._weigh(apart)
-        return Look(harm, alarm, instability, instability / self.threshold)
+        return Look(harm, alarm, heard, heard / self.threshold)
 
     def loudness(self, x: torch.Tensor) -> float:
         """The ratio of `Look` at `x`, without gradients and by fresh draws."""
+        heard = 0.0
         with torch.no_grad():
             p = torch.softmax(self.case.logits(x), dim=1)
-            apart = torch.zeros_like(self.benign)
-            for number, q in self.answers(x):
-                apart[number] += disagreement(p, q) / self.benign[number] / self.rounds
-        return float(_quadratic_mean(apart.mean(0))) / self.threshold
+            for seed in self._seeds():
+                heard += self._heard(p, list(self.observed(x, seed)))[0]
+        return heard / self.rounds / self.threshold
 
-    def answers(self, x: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """(number of the version, probabilities mapped back) for every draw of one look."""
-        for _ in range(self.rounds):
-            seed = int(torch.randint(2**31, (1,), generator=self.case.generator))
-            yield from self.observed(x, seed)
+    def voting(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Probabilities mapped back, of every draw of one look that votes on the defended segmentation."""
+        for seed in self._seeds():
+            for version, answer in zip(self.versions, self.observed(x, seed), strict=True):
+                if votes(version):
+                    yield answer
 
-    def observed(self, x: torch.Tensor, seed: int) -> Iterator[tuple[int, torch.Tensor]]:
+    def _seeds(self) -> list[int]:
+        """Of the rounds of one look."""
+        return [int(torch.randint(2**31, (1,), generator=self.case.generator)) for _ in range(self.rounds)]
+
+    def observed(self, x: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
         """One round as `observation.observe` would make it with that seed."""
         case, written = self.case, self.case.written(x)
         source = Source(written, case.grid, case.target.finest_mm)
         rng = np.random.default_rng(seed)
         exact = torch.from_numpy(np.asarray(written.voxels, dtype=np.float32))
-        for number, version in enumerate(self.versions):
+        for version in self.versions:
             # The forward values are those of the written file; the gradient is that of the change. It is
             # made anew for each version, so that each can be differentiated and forgotten.
             change = (x - x.detach())[0, 0] * case.width
             seen, restore = view(version, source, exact + change, rng)
             drawn = case.volume.with_voxels(seen.detach().numpy())
             units = (seen - exact)[None, None] / case.width + case.x
-            yield number, restore(torch.softmax(case.answer(drawn, units), dim=1))
+            yield restore(torch.softmax(case.answer(drawn, units), dim=1))
 
-    def _weigh(self, apart: torch.Tensor) -> float:
-        """The detector's instability; the next look presses on each structure by its share in this one.
+    def _heard(self, p: torch.Tensor, others: list[torch.Tensor]) -> tuple[float, _Weights]:
+        """The detector's instability of one round, and its derivatives by what it is made of."""
+        apart = torch.stack([disagreement(p, q) for q in others]).requires_grad_()
+        pairs = detector.pairs(len(others))
+        between = [disagreement(others[a], others[b]) for a, b in pairs]
+        spread = torch.stack(between).requires_grad_() if between else torch.ones(0, apart.shape[1])
+        with torch.enable_grad():
+            instability = self._instability(apart, spread)
+            by_apart = torch.autograd.grad(instability, apart, retain_graph=True)[0]
+            by_spread = torch.autograd.grad(instability, spread)[0] if pairs else spread
+        return float(instability.detach()), _Weights(by_apart, by_spread)
 
-        These weights are the derivatives of the quadratic mean at the present ratios of the structures.
-        """
-        per_structure = apart.mean(0)
-        instability = _quadratic_mean(per_structure)
-        self._weights = per_structure / (len(per_structure) * instability.clamp(min=1e-6))
-        return float(instability)
+    def _instability(self, apart: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+        """`Normaliser.instability`, differentiable: of (V, S) disagreements and (P, S) dispersions."""
+        scale = self.scale
+        own = (apart / torch.from_numpy(scale.benign).float()).mean(0)
+        if len(spread):
+            wide = (spread / torch.from_numpy(scale.benign_dispersion).float()).mean(0)
+        else:
+            wide = torch.ones_like(own)
+        standing_out = own ** (1 + scale.UNEXPLAINED) / wide.clamp(min=scale.LEAST_SPREAD)
+        return standing_out.square().mean().sqrt()
+
+    @staticmethod
+    def _share(
+        p: torch.Tensor, q: torch.Tensor, number: int, others: list[torch.Tensor], weights: _Weights
+    ) -> torch.Tensor:
+        """What the answer `q` to one version adds to the instability, to first order."""
+        share = (weights.apart[number] * disagreement(p, q)).sum()
+        for n, pair in enumerate(detector.pairs(len(others))):
+            if number in pair:
+                other = others[pair[0] + pair[1] - number]
+                share = share + (weights.spread[n] * disagreement(q, other)).sum()
+        return share
 
 
-def _quadratic_mean(per_structure: torch.Tensor) -> torch.Tensor:
-    """As in `Normaliser.instability`."""
-    return per_structure.square().mean().sqrt()
+@dataclass(frozen=True)
+class _Weights:
+    """Derivatives of the instability by the disagreements (V, S) and the dispersions (P, S)."""
+
+    apart: torch.Tensor
+    spread: torch.Tensor
 
 
 def disagreement(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,7 @@ def _climb(gate: Gate, x: torch.Tensor) -> tuple[torch.Tensor, float]:
     """The gradient of the versions' mean loss, and the true Dice of their vote."""
     x = x.detach().requires_grad_()
     gradient, vote = torch.zeros_like(x), torch.zeros_like(gate.case.reference.logits)
-    for _, q in gate.answers(x):
+    for q in gate.voting(x):
         loss = soft_dice(q.clamp(min=1e-12).log(), gate.case.reference)
         gradient += torch.autograd.grad(loss, x)[0]
         vote += q.detach()

@@ -29,7 +29,8 @@ class Silent(Knowing):
 
     @property
     def expected_passes(self) -> int:
-        return (self.steps + _FINALISTS) * (1 + self.versions_drawn)
+        # A step runs each version twice, see `Gate.look`; beside them the plain answer is judged.
+        return 2 * (self.steps + 1) * (1 + self.versions_drawn) + (_FINALISTS + 1) * (2 + self.versions_drawn)
 
     @abstractmethod
     def direction(self, look: Look, memory: dict[str, float]) -> torch.Tensor:

@@ -32,6 +32,8 @@ def view(version: v.Version, source: v.Source, voxels: torch.Tensor, rng: np.ran
     Returns:
         The version's voxels, and how to map an answer (1, C, K', J', I') to it back.
     """
+    if isinstance(version, v.Probe):
+        return view(version.inner, source, voxels, rng)
     if isinstance(version, v.Moved):
         return _moved(version, source, voxels, rng)
     if isinstance(version, v.LowPass | v.AngularStop):

@@ -112,8 +112,13 @@ def test_rebuilt_check_gives_the_shields_own_evidence(shield):
     x = case.project(case.x + EPS * case.uniform(case.x.shape))
     seen = observe(target, case.written(x), FAMILY, seed=5)
     p = torch.softmax(target.logits(target.window(case.written(x))), 1)
-    ours = np.array([disagreement(p, q).numpy() for _, q in gate.observed(x, seed=5)])
+    ours = np.array([disagreement(p, q).numpy() for q in gate.observed(x, seed=5)])
     np.testing.assert_allclose(ours, seen.disagreements, atol=2e-3)
+    scale = shield.calibration.normaliser
+    score = float(scale.instability(seen.disagreements, seen.dispersions))
+    with torch.no_grad():
+        rebuilt, _ = gate._heard(p, list(gate.observed(x, seed=5)))
+    assert rebuilt == pytest.approx(score, rel=0.02)
 
 
 def test_threshold_is_where_the_alarm_begins(shield):
@@ -135,6 +140,13 @@ def test_alarm_gradient_is_the_slope_of_the_evidence(shield):
         case.generator.set_state(state)
         values.append(gate.loudness(case.project(x + sign * 0.05 * EPS * alarm.sign())))
     assert values[1] > values[0]
+    # A small step along the gradient changes the instability by as much as its norm says.
+    step = 0.002 * EPS * alarm / alarm.abs().max()
+    loudness = []
+    for sign in (-1, 1):
+        case.generator.set_state(state)
+        loudness.append(gate.loudness(x + sign * step) * gate.threshold)
+    assert loudness[1] - loudness[0] == pytest.approx(2 * float((alarm * step).sum()), rel=0.1)
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
@@ -157,10 +169,9 @@ def test_adaptive_attacks_never_ask_for_the_seed(shield):
 def loudness_of(shield: Shield, attacked) -> float:
     """Of one check with the shield's own code, in thresholds; a mean over its seeds."""
     scale = shield.calibration.normaliser
-    found = [observe(shield.target, attacked, FAMILY, seed).disagreements for seed in range(5)]
-    return float(np.mean([scale.instability(d) for d in found])) / loudest_silent(
-        shield.calibration, shield.alpha
-    )
+    found = [observe(shield.target, attacked, FAMILY, seed) for seed in range(5)]
+    heard = np.mean([scale.instability(seen.disagreements, seen.dispersions) for seen in found])
+    return float(heard) / loudest_silent(shield.calibration, shield.alpha)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import MedShieldLib
 from MedShieldLib import shifts
 from MedShieldLib.calibration import Calibration, calibrate
-from MedShieldLib.detector import PROFILE_EDGES
+from MedShieldLib.detector import PROFILE_EDGES, Normaliser, pairs
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.targets.network import NetworkTarget
 from MedShieldLib.versions import LowPass, Moved
@@ -35,6 +35,7 @@ def test_a_row_for_every_volume_under_every_shift(small_calibration: Calibration
     assert c.subjects == tuple(f"head {n}" for n in range(4) for _ in range(4))
     assert c.shift_names == ("none", "gamma", "bias_field", "eight_bit") * 4
     assert c.disagreements.shape == (16, len(c.versions), 2)
+    assert c.dispersions.shape == (16, len(pairs(len(c.versions))), 2)
     assert c.features.shape == (16, len(c.feature_names))
     assert c.profiles.shape == (16, len(PROFILE_EDGES) - 1)
     assert c.n_subjects == 4
@@ -125,12 +126,13 @@ DAMAGE = {
     "half a file": lambda text: text[: len(text) // 2],
     "no JSON": lambda text: "clean",
     "not an object": lambda text: "[1, 2]",
-    "another schema": lambda text: text.replace("medshield-calibration/1", "medshield-calibration/9"),
+    "another schema": lambda text: text.replace("medshield-calibration/2", "medshield-calibration/9"),
     "no schema": lambda text: text.replace('"schema"', '"shema"'),
     "an unknown version": lambda text: text.replace('"LowPass"', '"HighPass"'),
     "a missing part": lambda text: text.replace('"features"', '"feature"'),
     "an unknown part": lambda text: text.replace('{"schema"', '{"more": 1, "schema"'),
     "a row too few": lambda text: text.replace('"head 0", ', "", 1),
+    "a pair too few": lambda text: _edited(text, lambda data: [row.pop() for row in data["dispersions"]]),
     "no number": lambda text: _edited(text, lambda data: data["disagreements"][0][0].__setitem__(0, None)),
     "a word for a number": lambda text: _edited(text, lambda d: d["features"][0].__setitem__(0, "x")),
     "rows of unequal length": lambda text: _edited(text, lambda data: data["features"][0].pop()),
@@ -145,7 +147,7 @@ def _edited(text: str, edit) -> str:
 
 
 def _without_rows(data: dict) -> None:
-    for name in ("subjects", "shift_names", "disagreements", "features", "profiles"):
+    for name in ("subjects", "shift_names", "disagreements", "dispersions", "features", "profiles"):
         data[name] = []
 
 
@@ -208,10 +210,19 @@ def test_the_quick_family_is_one_filter_in_place_and_one_moved(small_calibration
     for n, version in enumerate(quick.versions):
         row = small_calibration.versions.index(version)
         np.testing.assert_array_equal(quick.disagreements[:, n], small_calibration.disagreements[:, row])
+    both = [small_calibration.versions.index(version) for version in quick.versions]
+    between = pairs(len(small_calibration.versions)).index((both[0], both[1]))
+    np.testing.assert_array_equal(quick.dispersions[:, 0], small_calibration.dispersions[:, between])
     assert quick.instability.shape == small_calibration.instability.shape
     one = small_calibration.disagreements[:, :1]
+    alone = replace(
+        small_calibration,
+        versions=(Moved(3, False),),
+        disagreements=one,
+        dispersions=small_calibration.dispersions[:, :0],
+    )
     with pytest.raises(InputError):
-        replace(small_calibration, versions=(Moved(3, False),), disagreements=one).quick()
+        alone.quick()
 
 
 def test_clean_scores_are_on_scales_that_never_saw_their_subject(small_calibration: Calibration) -> None:
@@ -219,7 +230,22 @@ def test_clean_scores_are_on_scales_that_never_saw_their_subject(small_calibrati
     mine = [subject == "head 2" for subject in small_calibration.subjects]
     disagreements[mine] *= 10
     changed = replace(small_calibration, disagreements=disagreements)
-    np.testing.assert_allclose(changed.instability[mine], 10 * small_calibration.instability[mine])
+    factor = 10 ** (1 + Normaliser.UNEXPLAINED)
+    np.testing.assert_allclose(changed.instability[mine], factor * small_calibration.instability[mine])
+
+
+def test_a_family_of_one_version_is_saved_and_read_back(
+    small_calibration: Calibration, tmp_path: Path
+) -> None:
+    alone = replace(
+        small_calibration,
+        versions=small_calibration.versions[:1],
+        disagreements=small_calibration.disagreements[:, :1],
+        dispersions=small_calibration.dispersions[:, :0],
+    )
+    loaded = Calibration.load(alone.save(tmp_path / "alone.json"))
+    assert loaded.dispersions.shape == (16, 0, 2)
+    np.testing.assert_array_equal(loaded.instability, alone.instability)
 
 
 def test_the_profile_band_holds_most_of_the_clean_profiles(small_calibration: Calibration) -> None:

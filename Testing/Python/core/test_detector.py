@@ -10,7 +10,15 @@ import pytest
 from MedShieldLib import detector, slabs
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.converter import Spectrum, radial_profile
-from MedShieldLib.detector import Normaliser, disagreement, novelty_features, p_value, verdict
+from MedShieldLib.detector import (
+    Normaliser,
+    disagreement,
+    dispersions,
+    novelty_features,
+    p_value,
+    sample,
+    verdict,
+)
 from MedShieldLib.result import Verdict
 from MedShieldLib.targets.network import NetworkTarget
 from MedShieldLib.volume import Volume
@@ -69,43 +77,81 @@ def test_disagreement_does_not_depend_on_slabs(monkeypatch: pytest.MonkeyPatch) 
     np.testing.assert_allclose(disagreement(answer(0), answer(1)), whole, rtol=1e-5)
 
 
-def clean_evidence(subjects: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Disagreements (N, 3, 2) and features (N, 5) of independent clean subjects."""
+def clean_evidence(subjects: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Disagreements (N, 3, 2), dispersions (N, 3, 2) and features (N, 5) of independent clean subjects."""
     rng = np.random.default_rng(seed)
+    unrest = rng.lognormal(0, 0.3, (subjects, 1, 1))  # of a subject: it scatters all answers
     mild = rng.gamma(2.0, [[0.02, 0.04], [0.01, 0.02], [0.05, 0.02]], (subjects, 3, 2))
-    return mild * rng.lognormal(0, 0.3, (subjects, 1, 1)), rng.normal(size=(subjects, 5)) @ MIX
+    between = rng.gamma(8.0, [[0.01, 0.02], [0.01, 0.01], [0.02, 0.01]], (subjects, 3, 2))
+    return mild * unrest, between * unrest, rng.normal(size=(subjects, 5)) @ MIX
 
 
 MIX = np.random.default_rng(99).normal(size=(5, 5))
 
 
 def test_ordinary_evidence_has_an_instability_of_one_per_version_and_structure() -> None:
-    disagreements, features = clean_evidence(50, 0)
-    scale = Normaliser.fit(disagreements, features)
+    disagreements, dispersions, features = clean_evidence(50, 0)
+    scale = Normaliser.fit(disagreements, dispersions, features)
     np.testing.assert_allclose(scale.per_version(disagreements).mean(0), 1)
     np.testing.assert_allclose(scale.per_structure(disagreements).mean(0), 1)
+    np.testing.assert_allclose(scale.spread(dispersions).mean(0), 1)
 
 
 def test_a_small_structure_that_vanishes_raises_instability_though_all_others_stay() -> None:
     scale = Normaliser.fit(*clean_evidence(50, 0))
-    ordinary = scale.benign
+    ordinary, between = scale.benign, scale.benign_dispersion
     vanishing = ordinary.copy()
     vanishing[:, 1] = 1.0
-    assert scale.instability(ordinary) == pytest.approx(1)
+    assert scale.instability(ordinary, between) == pytest.approx(1)
     of_each = np.ones(ordinary.shape[1])
-    of_each[1] = (1 / ordinary[:, 1]).mean()
-    assert scale.instability(vanishing) > 10
-    assert scale.instability(vanishing) == pytest.approx(np.sqrt((of_each**2).mean()))
+    of_each[1] = (1 / ordinary[:, 1]).mean() ** (1 + Normaliser.UNEXPLAINED)
+    assert scale.instability(vanishing, between) > 10
+    assert scale.instability(vanishing, between) == pytest.approx(np.sqrt((of_each**2).mean()))
+
+
+def test_what_scatters_all_answers_alike_is_weaker_evidence_than_what_moves_one() -> None:
+    scale = Normaliser.fit(*clean_evidence(50, 0))
+    apart, between = scale.benign, scale.benign_dispersion
+    noisy, attacked = scale.instability(2 * apart, 2 * between), scale.instability(2 * apart, between)
+    assert 1 < noisy < 1.3 < 2 < attacked
+    # To scatter the versions as well does not make an attack silent.
+    assert scale.instability(8 * apart, 8 * between) > 1.5
+
+
+def test_versions_that_agree_unusually_well_prove_no_more_than_half_the_usual_spread_does() -> None:
+    scale = Normaliser.fit(*clean_evidence(50, 0))
+    apart, between = scale.benign, scale.benign_dispersion
+    assert scale.instability(apart, 0 * between) == scale.instability(
+        apart, Normaliser.LEAST_SPREAD * between
+    )
 
 
 def test_versions_that_never_moved_a_structure_do_not_make_evidence_of_rounding_errors() -> None:
-    still = Normaliser.fit(np.zeros((20, 3, 2)), clean_evidence(20, 0)[1])
-    assert still.instability(np.full((3, 2), 1e-4)) < 0.05
+    nothing, rounding = np.zeros((20, 3, 2)), np.full((3, 2), 1e-4)
+    still = Normaliser.fit(nothing, nothing, clean_evidence(20, 0)[2])
+    assert still.instability(rounding, rounding) < 0.05
+
+
+def test_dispersions_are_the_disagreements_of_every_two_answers() -> None:
+    answers = [answer(n) for n in range(3)]
+    found = dispersions([sample(a) for a in answers])
+    wanted = [disagreement(answers[a], answers[b]) for a, b in ((0, 1), (0, 2), (1, 2))]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    assert dispersions([sample(answers[0])]).shape == (0, answers[0].shape[0] - 1)
+
+
+def test_a_large_answer_is_sampled_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = [np.kron(answer(n), np.ones((1, 4, 4, 4), np.float32)) for n in (0, 1)]
+    assert sample(large[0]).shape == large[0].shape
+    monkeypatch.setattr(detector, "_SAMPLED_CELLS", large[0][0].size // 64)
+    sampled = [sample(a) for a in large]
+    assert sampled[0].shape == answer().shape
+    np.testing.assert_allclose(disagreement(*sampled), disagreement(*large), rtol=1e-4)
 
 
 def test_novelty_is_zero_at_the_centre_and_grows_with_distance() -> None:
-    _, features = clean_evidence(60, 1)
-    scale = Normaliser.fit(clean_evidence(60, 1)[0], features)
+    *_, features = clean_evidence(60, 1)
+    scale = Normaliser.fit(*clean_evidence(60, 1))
     away = features.std(0)
     distances = [float(scale.novelty(features.mean(0) + n * away)) for n in range(4)]
     assert distances[0] == pytest.approx(0, abs=1e-9)
@@ -113,15 +159,15 @@ def test_novelty_is_zero_at_the_centre_and_grows_with_distance() -> None:
 
 
 def test_novelty_does_not_depend_on_the_units_of_the_features() -> None:
-    disagreements, features = clean_evidence(60, 2)
+    *evidence, features = clean_evidence(60, 2)
     units = np.array([1, 50, 0.5, 10, 3])
-    one, other = Normaliser.fit(disagreements, features), Normaliser.fit(disagreements, features * units)
+    one, other = Normaliser.fit(*evidence, features), Normaliser.fit(*evidence, features * units)
     np.testing.assert_allclose(one.novelty(features), other.novelty(features * units), rtol=0.02)
 
 
 def test_fewer_volumes_than_features_still_give_a_distance() -> None:
-    disagreements, features = clean_evidence(3, 3)
-    assert np.isfinite(Normaliser.fit(disagreements, features).novelty(features)).all()
+    *evidence, features = clean_evidence(3, 3)
+    assert np.isfinite(Normaliser.fit(*evidence, features).novelty(features)).all()
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.1, 0.25])
@@ -149,10 +195,12 @@ def test_clean_subjects_are_rarely_called_suspicious_by_a_calibration_on_others(
     trials, alpha = 200, 0.1
     alarms = np.zeros(2)
     for trial in range(trials):
-        disagreements, features = clean_evidence(30, 1000 + trial)
-        kept = calibration_of(disagreements[1:], features[1:])
+        disagreements, dispersions, features = clean_evidence(30, 1000 + trial)
+        kept = calibration_of(disagreements[1:], dispersions[1:], features[1:])
         scale = kept.normaliser
-        unstable = p_value(float(scale.instability(disagreements[0])), kept.instability, kept.subjects)
+        unstable = p_value(
+            float(scale.instability(disagreements[0], dispersions[0])), kept.instability, kept.subjects
+        )
         novel = p_value(float(scale.novelty(features[0])), kept.novelty, kept.subjects)
         alarms += np.array([unstable, novel]) <= alpha
     assert (alarms / trials <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / trials)).all()
@@ -183,10 +231,10 @@ def test_a_score_far_beyond_all_subjects_is_suspicious_however_it_is_counted() -
     assert p_value(float(np.median(clean)), clean.ravel(), names) > 0.3
 
 
-def calibration_of(disagreements: np.ndarray, features: np.ndarray) -> Calibration:
+def calibration_of(disagreements: np.ndarray, dispersions: np.ndarray, features: np.ndarray) -> Calibration:
     n = len(disagreements)
     return Calibration(
-        "simulated", "none", "0", (), tuple(map(str, range(n))), ("none",) * n, disagreements,
+        "simulated", "none", "0", (), tuple(map(str, range(n))), ("none",) * n, disagreements, dispersions,
         tuple(map(str, range(features.shape[1]))), features, np.zeros((n, len(detector.PROFILE_EDGES) - 1)),
     )  # fmt: skip
 

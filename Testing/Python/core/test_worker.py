@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,8 +152,12 @@ def test_cancel_leaves_nothing_behind(how, head, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_worker_ends_with_its_parent(head, tmp_path):
-    arguments = [*WORKER, "check", str(head), "--target", "brain-tissue", "--out", str(tmp_path / "out")]
+def test_worker_ends_with_its_parent_and_removes_its_folder(head, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    volume = shutil.copy(head, scratch)
+    arguments = [*WORKER, "check", volume, "--target", "brain-tissue", "--out", str(scratch / "out")]
+    arguments += ["--scratch", str(scratch)]
     code = "import subprocess, sys; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); p.wait()"
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", code, *arguments], **pipes) as parent:
@@ -164,6 +169,15 @@ def test_worker_ends_with_its_parent(head, tmp_path):
         assert time.monotonic() < gone_by, "the worker outlived its parent"
         time.sleep(0.1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_of_a_caller_who_cancels_is_left_to_the_caller(head, tmp_path):
+    arguments = ("check", head, "--target", "brain-tissue", "--out", tmp_path / "out", "--scratch", tmp_path)
+    with start(*arguments, stdin=subprocess.PIPE) as worker:
+        wait_for_segmenting(worker)
+        worker.stdin.close()
+        assert worker.wait(30) == 3
+    assert tmp_path.is_dir()
 
 
 def test_standard_input_that_is_closed_from_the_start_is_no_cancel(piece, tmp_path):
