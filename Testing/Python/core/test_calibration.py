@@ -16,7 +16,7 @@ from MedShieldLib.calibration import Calibration, calibrate
 from MedShieldLib.detector import PROFILE_EDGES, Normaliser, pairs
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.targets.network import NetworkTarget
-from MedShieldLib.versions import LowPass, Moved
+from MedShieldLib.versions import LowPass, Moved, Probe
 from MedShieldLib.volume import Volume
 
 Heads = list[tuple[str, Volume]]
@@ -204,7 +204,16 @@ def test_a_calibration_supports_the_alpha_that_it_is_just_large_enough_for(
     assert just.support(0.049) is not None
 
 
-def test_the_quick_family_is_one_filter_in_place_and_one_moved(small_calibration: Calibration) -> None:
+def test_the_quick_family_of_one_with_a_probe_is_the_probe_and_a_moved_version(
+    small_calibration: Calibration,
+) -> None:
+    last = len(small_calibration.versions) - 1
+    probe = Probe(LowPass(0.9))
+    probed = replace(small_calibration, versions=(*small_calibration.versions[:last], probe)).quick()
+    assert probed.versions[1] == probe and isinstance(probed.versions[0], Moved)
+
+
+def test_the_quick_family_is_one_in_place_and_one_moved(small_calibration: Calibration) -> None:
     quick = small_calibration.quick()
     assert [isinstance(version, Moved) for version in quick.versions] == [False, True]
     for n, version in enumerate(quick.versions):

@@ -17,6 +17,7 @@ from MedShieldLib.versions import (
     LowPass,
     Median,
     Moved,
+    Probe,
     Source,
     Version,
     WaveletShrinkage,
@@ -27,7 +28,7 @@ from MedShieldLib.volume import Volume
 
 FILTERS = (LowPass(0.5), WaveletShrinkage(0.08), Diffusion(0.09, 3), Median(2), AngularStop(40.0, 0.3))
 MOVED = (Moved(3, False), Moved(3, True), *(Moved(2, n % 2 == 0, f) for n, f in enumerate(FILTERS)))
-VERSIONS: tuple[Version, ...] = (*FILTERS, *MOVED)
+VERSIONS: tuple[Version, ...] = (*FILTERS, *MOVED, Probe(Diffusion(0.03)))
 RANDOM = [version for version in VERSIONS if not isinstance(version, Median)]
 
 # All 48 ways in which the axes of a volume can lie along those of the body.

@@ -1,0 +1,84 @@
+"""The family of versions: chosen on clean volumes, voted on, and watched by a probe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedShieldLib import Volume, detector, reformer
+from MedShieldLib.calibration import Calibration
+from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.observation import observe
+from MedShieldLib.targets.network import NetworkTarget
+from MedShieldLib.versions import Diffusion, LowPass, Moved, Probe, Version, votes
+
+Heads = list[tuple[str, Volume]]
+PROBE = Probe(Diffusion(0.03))
+
+
+def kinds(family: tuple[Version, ...]) -> list[type]:
+    return [type(version) for version in family]
+
+
+def test_a_family_is_three_filters_two_places_and_a_probe(
+    small_target: NetworkTarget, small_heads: Heads
+) -> None:
+    family = reformer.choose(small_target, [volume for _, volume in small_heads[:2]])
+    assert len(family) == 6
+    assert kinds(family)[3:] == [Moved, Moved, Probe]
+    assert all(kind not in (Moved, Probe) for kind in kinds(family)[:3])
+
+
+def test_a_stricter_tolerance_chooses_milder_filters_in_order_of_their_harm(
+    small_target: NetworkTarget, small_heads: Heads
+) -> None:
+    volumes = [volume for _, volume in small_heads[:2]]
+
+    def harm(version: Version) -> float:
+        seen = [observe(small_target, volume, (version,), seed=9) for volume in volumes]
+        return float(np.mean([one.disagreements for one in seen]))
+
+    strict, lax = (reformer.choose(small_target, volumes, tolerance=t) for t in (0.02, 0.3))
+    assert sum(map(harm, strict[:3])) < sum(map(harm, lax[:3]))
+    harms = [harm(version) for version in lax[:3]]
+    assert harms[0] < harms[2]
+
+
+def test_a_target_that_tolerates_nothing_is_still_shown_the_weakest_filter_and_six_versions(
+    small_target: NetworkTarget, small_heads: Heads
+) -> None:
+    family = reformer.choose(small_target, [small_heads[0][1]], tolerance=0.0)
+    weakest = Diffusion(0.05)
+    moved = (Moved(3, False), Moved(3, True), Moved(3, False, weakest), Moved(3, True, weakest))
+    assert family[:-1] == (weakest, *moved) and kinds(family)[-1] is Probe
+
+
+def test_choosing_can_be_cancelled(small_target: NetworkTarget, small_heads: Heads) -> None:
+    with pytest.raises(Cancelled):
+        reformer.choose(small_target, [small_heads[0][1]], cancelled=lambda: True)
+
+
+def test_a_probe_is_evidence_and_has_no_vote(small_target: NetworkTarget, small_heads: Heads) -> None:
+    volume = small_heads[0][1]
+    voters = (LowPass(0.6), Moved(3, True))
+    plain = observe(small_target, volume, voters, seed=4)
+    probed = observe(small_target, volume, (*voters, PROBE), seed=4)
+    np.testing.assert_allclose(probed.vote, plain.vote, atol=1e-6)
+    np.testing.assert_allclose(probed.reformed.voxels, plain.reformed.voxels)
+    np.testing.assert_allclose(probed.vote.sum(0), 1, atol=1e-4)
+    np.testing.assert_array_equal(probed.disagreements[:2], plain.disagreements)
+    assert probed.disagreements.shape == (3, 2) and probed.dispersions.shape == (3, 2)
+    alone = observe(small_target, volume, (PROBE.inner,), seed=4)
+    other = detector.disagreement(plain.answer, alone.vote)
+    np.testing.assert_allclose(probed.disagreements[2], other, rtol=0.5)  # by another draw
+
+
+def test_a_family_of_probes_alone_is_refused(small_calibration: Calibration, tmp_path: Path) -> None:
+    probes = tuple(Probe(LowPass(0.9)) for _ in small_calibration.versions)
+    assert not any(map(votes, probes))
+    path = replace(small_calibration, versions=probes).save(tmp_path / "probes.json")
+    with pytest.raises(InputError, match=r"probes\.json"):
+        Calibration.load(path)
