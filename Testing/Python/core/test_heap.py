@@ -16,7 +16,7 @@ if "keep" in sys.argv:
     assert heap.keep_for_reuse()
 torch.ones(2**22)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+for _ in range(40):  # the heap grows for the first eight or so, and then no more
     torch.ones(2**24)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -30,4 +30,4 @@ def test_freed_pages_are_used_again() -> None:
         )
         return int(run.stdout)
 
-    assert faults("keep") < 0.75 * faults()
+    assert faults("keep") < 0.5 * faults()
