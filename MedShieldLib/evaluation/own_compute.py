@@ -1,4 +1,4 @@
-"""What a check costs beside the target's inferences, measured on one real check with deepbet.
+"""What a check costs beside the target's inferences, and in memory, measured on one real check with deepbet.
 
 Run as `python -m MedShieldLib.evaluation.own_compute [VOLUME]`. Says nothing about how well the check judges.
 """
@@ -74,6 +74,16 @@ def table(result: CheckResult) -> str:
     return "\n".join(f"{title:<26}{s:8.2f} s{s / total:8.1%}" for title, s in rows.items())
 
 
+def peak_gb() -> float:
+    """Most memory that this process has held so far, in GB; NaN where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    kilobytes = 1e-3 if sys.platform == "darwin" else 1  # macOS counts bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobytes / 1e6
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,6 +100,7 @@ def main() -> int:
     size = " x ".join(map(str, volume.voxels.shape[::-1]))
     print(f"Target {arguments.target}, {size} voxels, {workers()} threads, verdict {result.verdict.value}")
     print(table(result))
+    print(f"Peak memory {peak_gb():.1f} GB")
     return 0
 
 
