@@ -9,7 +9,7 @@ little as an attack does: its answer is evidence alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -38,7 +38,6 @@ class Source:
     volume: Volume
     grid: WorkingGrid
     finest_mm: float
-    _medians: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def spectrum(self) -> converter.Spectrum:
@@ -50,15 +49,6 @@ class Source:
         """The intensity range (0.5 to 99.5 %), the unit of all strengths."""
         low, high = converter.intensity_range(self.volume.voxels)
         return high - low
-
-    def median(self, passes: int) -> np.ndarray:
-        """The volume after so many passes of `smoothing.median`, taps one seen voxel apart."""
-        if passes not in self._medians:
-            voxels = self.volume.voxels
-            for _ in range(passes):
-                voxels = smoothing.median(voxels, self.step)
-            self._medians[passes] = voxels
-        return self._medians[passes]
 
     @property
     def seen_mm(self) -> float:
@@ -133,8 +123,11 @@ class Median:
     kind = "median"
 
     def draw(self, source: Source, rng: np.random.Generator) -> Draw:
-        """One draw: the same each time, so it is computed once."""
-        return Draw(source.volume.with_voxels(source.median(self.passes)))
+        """One draw (the same each time)."""
+        voxels = source.volume.voxels
+        for _ in range(self.passes):
+            voxels = smoothing.median(voxels, source.step)
+        return Draw(source.volume.with_voxels(voxels))
 
 
 @dataclass(frozen=True)
