@@ -22,7 +22,7 @@ from MedShieldLib.evaluation.denoising import filters
 from MedShieldLib.evaluation.heads import Role, heads_for
 from MedShieldLib.evaluation.metrics import over_subjects
 from MedShieldLib.targets import Target, load_target
-from MedShieldLib.versions import Moved, Source
+from MedShieldLib.versions import Moved, Source, votes
 from MedShieldLib.volume import Volume
 
 # Diameters of small white matter lesions, and their contrast as a share of the intensity range: on T1 they
@@ -146,7 +146,7 @@ def reformers(target: Target) -> dict[str, Reform]:
     named: dict[str, Reform] = {"none": lambda source, seed: source.volume.voxels}
     named |= {name: mean_of(version) for name, version in filters().items()}
     try:
-        family = [v for v in Calibration.shipped(target).versions if not isinstance(v, Moved)]
+        family = [v for v in Calibration.shipped(target).versions if votes(v) and not isinstance(v, Moved)]
     except InputError:
         return named  # nothing ships for this target
     return named | {"reformed volume as shipped": mean_of(*family)}
