@@ -1,11 +1,14 @@
 """What the shield sees of one volume: the target's answer, its answers to versions, and image features.
 
 Calibration observes clean volumes and the shield observes the volume under check, by this same function.
+Our own work is done on a thread of its own while the target computes, which seldom keeps all cores busy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +17,7 @@ from MedShieldLib import converter, detector, slabs
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.stopwatch import Stopwatch
 from MedShieldLib.targets.base import Target
-from MedShieldLib.versions import Source, Version, votes
+from MedShieldLib.versions import Draw, Source, Version, votes
 from MedShieldLib.volume import Volume
 
 Progress = Callable[[float, str], None]
@@ -34,8 +37,10 @@ class Observation:
         dispersions: (P, S) of the answers to every two versions, see `detector.dispersions`.
         features: see `detector.novelty_features`.
         profile: log10 power per shell of `detector.PROFILE_EDGES`.
-        reformed: the mean of the versions that stayed in place and vote, float32.
-        timings_s: seconds in the target ("target") and in our own code ("versions", "evidence").
+        reformed: the mean of the versions that stayed in place and vote, float32; no voxel moves far, see
+            `versions.MOST_CHANGE`.
+        timings_s: seconds in the target ("target") and in our own code ("versions", "evidence"), most of it
+            at the same time.
     """
 
     source: Source = field(repr=False)
@@ -74,42 +79,87 @@ def observe(
         with watch.of("target"):
             return _checked(target, target.probabilities(seen))
 
-    answer = ask(volume, 0, "Segmenting the volume as it is")
-    vote, unrest = np.zeros_like(answer), np.zeros(answer.shape[1:], np.float32)
-    reformed, in_place = np.zeros(volume.voxels.shape, np.float32), 0
-    disagreements, samples = [], []
-    for n, version in enumerate(versions):
+    def draw(version: Version) -> Draw:
         with watch.of("versions"):
-            draw = version.draw(source, rng)
-        other = ask(draw.volume, n + 1, f"Segmenting version {n + 1} of {len(versions)} ({version.kind})")
+            return version.draw(source, rng)
+
+    def measure() -> np.ndarray:
         with watch.of("evidence"):
-            if draw.restore is not None:
-                other = draw.restore(other)
-            elif votes(version):
-                reformed += draw.volume.voxels
-                in_place += 1
-            disagreements.append(_pool(answer, other, vote if votes(version) else None, unrest))
-            samples.append(detector.sample(other))
-    progress((len(versions) + 1) / (len(versions) + 2), "Measuring the spectrum")
+            return converter.radial_profile(source.spectrum, detector.PROFILE_EDGES)
+
+    def gather(version: Version, drawn: Draw, other: np.ndarray) -> None:
+        with watch.of("evidence"):
+            gathered.add(version, drawn, other)
+
+    with _beside() as own:
+        draws, measured = [own.submit(draw, first) for first in versions[:1]], own.submit(measure)
+        answer = ask(volume, 0, "Segmenting the volume as it is")
+        gathered, gathering = _Gathered(answer, volume), []
+        for n, version in enumerate(versions):
+            drawn = draws.pop().result()
+            draws = [own.submit(draw, following) for following in versions[n + 1 : n + 2]]
+            name = f"Segmenting version {n + 1} of {len(versions)} ({version.kind})"
+            gathering.append(own.submit(gather, version, drawn, ask(drawn.volume, n + 1, name)))
+        progress((len(versions) + 1) / (len(versions) + 2), "Weighing the evidence")
+        for each in gathering:
+            each.result()
     with watch.of("evidence"):
-        vote /= max(1, sum(map(votes, versions)))
-        unrest /= 2 * len(versions)
-        reformed /= max(in_place, 1)
-        dispersions = detector.dispersions(samples)
-        profile = converter.radial_profile(source.spectrum, detector.PROFILE_EDGES)
-        features = detector.novelty_features(profile, volume, answer, target)
+        gathered.finish()
+        source.cap(gathered.reformed)
+        dispersions = detector.dispersions(gathered.samples)
+        features = detector.novelty_features(measured.result(), volume, answer, target)
     return Observation(
         source,
         answer,
-        vote,
-        unrest,
-        np.array(disagreements),
+        gathered.vote,
+        gathered.unrest,
+        np.array(gathered.disagreements),
         dispersions,
         features,
-        profile,
-        volume.with_voxels(reformed),
+        measured.result(),
+        volume.with_voxels(gathered.reformed),
         watch.seconds,
     )
+
+
+@contextmanager
+def _beside() -> Iterator[Executor]:
+    """One thread: work is done in the order given; what has not begun when the block fails never is."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        yield thread
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+class _Gathered:
+    """What the answers to the versions add up to; the fields are those of `Observation`."""
+
+    def __init__(self, answer: np.ndarray, volume: Volume) -> None:
+        self.answer = answer
+        self.vote, self.unrest = np.zeros_like(answer), np.zeros(answer.shape[1:], np.float32)
+        self.reformed = np.zeros(volume.voxels.shape, np.float32)
+        self.disagreements: list[np.ndarray] = []
+        self.samples: list[np.ndarray] = []
+        self._voters = self._in_place = 0
+
+    def add(self, version: Version, drawn: Draw, other: np.ndarray) -> None:
+        """The answer to one version, as the target gave it."""
+        if drawn.restore is not None:
+            other = drawn.restore(other)
+        elif votes(version):
+            self.reformed += drawn.volume.voxels
+            self._in_place += 1
+        vote = self.vote if votes(version) else None
+        self._voters += vote is not None
+        self.disagreements.append(_pool(self.answer, other, vote, self.unrest))
+        self.samples.append(detector.sample(other))
+
+    def finish(self) -> None:
+        """Sums to means."""
+        self.vote /= max(1, self._voters)
+        self.unrest /= 2 * len(self.disagreements)
+        self.reformed /= max(1, self._in_place)
 
 
 def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray | None, unrest: np.ndarray) -> np.ndarray:

@@ -14,12 +14,15 @@ from functools import cached_property
 
 import numpy as np
 
-from MedShieldLib import converter, smoothing
+from MedShieldLib import converter, slabs, smoothing
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.volume import Volume
 
 Restore = Callable[[np.ndarray], np.ndarray]
 
+# No voxel of the reformed volume is further from the volume's own, as a share of the intensity range: as much
+# as an attack that no eye sees may have changed it, which is less than half of the contrast of most lesions.
+MOST_CHANGE = 8 / 255
 # How far, in cells of the working grid, a shift by whole voxels may be from one by whole cells: what is moved
 # back to another place looks like instability at every border.
 _MISFIT_CELLS = 0.125
@@ -49,6 +52,16 @@ class Source:
         """The intensity range (0.5 to 99.5 %), the unit of all strengths."""
         low, high = converter.intensity_range(self.volume.voxels)
         return high - low
+
+    def cap(self, reformed: np.ndarray) -> None:
+        """Move voxels, float32 (K, J, I), back to within `MOST_CHANGE` of the volume's own, in place."""
+        most = np.float32(MOST_CHANGE * self.width)
+
+        def clip(rows: slice) -> None:
+            own = np.asarray(self.volume.voxels[rows], np.float32)
+            np.clip(reformed[rows], own - most, own + most, out=reformed[rows])
+
+        slabs.each(reformed, clip)
 
     @property
     def seen_mm(self) -> float:

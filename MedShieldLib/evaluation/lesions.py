@@ -132,13 +132,24 @@ def kept_contrasts(
 
 
 def mean_of(*versions) -> Reform:
-    """The mean of versions that stay in place, which is what a check shows as the reformed volume."""
+    """The mean of versions that stay in place."""
 
     def reform(source: Source, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
         return np.mean([version.draw(source, rng).volume.voxels for version in versions], axis=0)
 
     return reform
+
+
+def capped(reform: Reform) -> Reform:
+    """What a check shows as the reformed volume: `reform` changes no voxel by much."""
+
+    def cap(source: Source, seed: int) -> np.ndarray:
+        voxels = reform(source, seed)
+        source.cap(voxels)
+        return voxels
+
+    return cap
 
 
 def reformers(target: Target) -> dict[str, Reform]:
@@ -149,7 +160,8 @@ def reformers(target: Target) -> dict[str, Reform]:
         family = [v for v in Calibration.shipped(target).versions if votes(v) and not isinstance(v, Moved)]
     except InputError:
         return named  # nothing ships for this target
-    return named | {"reformed volume as shipped": mean_of(*family)}
+    mean = mean_of(*family)
+    return named | {"mean of the versions": mean, "the same, capped, as shown": capped(mean)}
 
 
 def study(data: Path | None, target: Target, seed: int, say: Callable[[str], None]) -> list[Finding]:

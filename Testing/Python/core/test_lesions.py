@@ -92,6 +92,18 @@ def test_a_strong_low_pass_loses_small_lesions_first(mni_2mm, white, target):
     assert np.mean(small) < 0.5 < np.mean(large)
 
 
+def test_a_capped_change_keeps_what_the_filter_alone_loses(mni_2mm, white, target):
+    found, strong = simulate(mni_2mm, white, seed=1), mean_of(LowPass(0.5))
+    alone, shown = (
+        kept_contrasts(mni_2mm, found, reform, target, seed=0) for reform in (strong, lesions.capped(strong))
+    )
+    assert recall_of(alone) < 0.8 and recall_of(shown) > recall_of(alone) + 0.1
+
+
+def recall_of(kept: list[float]) -> float:
+    return float(np.mean(np.array(kept) >= lesions.KEPT))
+
+
 def test_the_denoiser_keeps_them(mni_2mm, white, target):
     found = simulate(mni_2mm, white, seed=3)
     kept = kept_contrasts(mni_2mm, found, mean_of(Denoiser(16 / 255)), target, seed=0)

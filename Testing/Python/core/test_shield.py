@@ -10,12 +10,14 @@ import pytest
 from MedShieldLib import Shield, Volume
 from MedShieldLib.attacks import load_attack
 from MedShieldLib.calibration import Calibration
+from MedShieldLib.converter import intensity_range
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation.metrics import mean_dice
 from MedShieldLib.export.folder import load_result
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
+from MedShieldLib.versions import MOST_CHANGE
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,14 @@ def test_everything_lies_on_the_voxels_of_the_input(attacked: CheckResult, unsee
         )
     heat = attacked.heatmap.voxels
     assert heat.dtype == np.float32 and heat.min() >= 0 and 0 < heat.max() <= 1
+
+
+def test_the_reformed_volume_differs_but_by_no_more_than_an_attack_may(
+    attacked: CheckResult, unseen: Volume
+) -> None:
+    low, high = intensity_range(attacked.volume.voxels)
+    change = np.abs(attacked.reformed.voxels - attacked.volume.voxels).max() / (high - low)
+    assert 0.9 * MOST_CHANGE < change < MOST_CHANGE + 1e-4
 
 
 def test_the_heatmap_is_hotter_under_attack(clean: CheckResult, attacked: CheckResult) -> None:
