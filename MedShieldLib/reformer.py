@@ -39,7 +39,7 @@ _PROBE = Probe(Diffusion(0.025))
 _IN_PLACE = 3
 _REACH = 3
 # Mean clean disagreement that a version may cause.
-TOLERANCE = 0.08
+TOLERANCE = 0.03
 
 
 def choose(
