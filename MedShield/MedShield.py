@@ -183,7 +183,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """What the controls say, for a job."""
         now = self._parameterNode
         return Settings(
-            now.target, now.calibration, now.alpha, now.seed, now.effort, now.device, now.keepFiles
+            now.target, now.calibration, now.alpha, now.seed, now.versions, now.device, now.keepFiles
         )
 
     # Showing what there is

@@ -11,12 +11,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from MedShieldLib import shifts
 from MedShieldLib.detector import PROFILE_EDGES, Normaliser, pairs
+from MedShieldLib.effort import QUICK
 from MedShieldLib.errors import InputError
 from MedShieldLib.observation import IsCancelled, Progress, observe
 from MedShieldLib.targets.base import Target
@@ -92,25 +94,35 @@ class Calibration:
         """Hash of the stored form."""
         return hashlib.sha256(self._text().encode()).hexdigest()
 
-    def quick(self) -> Calibration:
-        """The same clean volumes seen through the quick family alone: the volume moved, and one in place.
+    def limited(self, count: int) -> Calibration:
+        """The same clean volumes seen through `count` versions of the family; all of it if it has no more.
 
-        The one in place is the last one, which is the probe in families of `reformer.choose`.
+        Two are the quick family: the volume moved, and the last version in place, which is the probe in
+        families of `reformer.choose`. Then come the others in their order. The moved one always votes.
 
         Raises:
-            InputError: if the family lacks either.
+            InputError: if `count` is below 2, or a larger family lacks either of the two.
         """
+        if count < QUICK:
+            raise InputError(f"A check cannot do with {count} versions of the volume; take {QUICK} or more.")
+        if count >= len(self.versions):
+            return self
         moved = [n for n, version in enumerate(self.versions) if isinstance(version, Moved)]
         in_place = [n for n in range(len(self.versions)) if n not in moved]
         if not moved or not in_place:
-            raise InputError(f"Calibration '{self.name}' has no quick family; check without --quick.")
-        kept = sorted((in_place[-1], moved[0]))
+            raise InputError(
+                f"Calibration '{self.name}' cannot do with fewer versions of the volume; take all of them."
+            )
+        first = [in_place[-1], moved[0]]
+        others = [n for n in range(len(self.versions)) if n not in first]
+        kept = sorted([*first, *others][:count])
+        columns = pairs(len(self.versions))
         return replace(
             self,
-            name=f"{self.name} (quick)",
+            name=f"{self.name} ({'quick' if count == QUICK else f'{count} versions'})",
             versions=tuple(self.versions[n] for n in kept),
             disagreements=self.disagreements[:, kept],
-            dispersions=self.dispersions[:, [pairs(len(self.versions)).index((kept[0], kept[1]))]],
+            dispersions=self.dispersions[:, [columns.index(pair) for pair in combinations(kept, 2)]],
         )
 
     def profile_band(self) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from typing import Annotated, NoReturn, TypeVar
 from MedShieldLib import __version__, heap
 from MedShieldLib.attacks import ATTACKS
 from MedShieldLib.control import Control, ExitCode
+from MedShieldLib.effort import QUICK
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.extras import how_to_install
 from MedShieldLib.jobs import AttackJob, CalibrateJob, CheckJob, TrainJob
@@ -95,13 +96,21 @@ def check(
     seed: Annotated[int | None, typer.Option(help="Of the random versions; default: fresh.")] = None,
     series: Series = None,
     component: Component = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Faster, and easier to fool.")] = False,
+    versions: Annotated[
+        int | None, typer.Option(min=QUICK, help="Of the volume; default: all that the calibration has.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"As --versions {QUICK}: faster, and easier to fool.")
+    ] = False,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
     """Check VOLUME for tampering, segment it, and write the results to a folder."""
     _agree_to_foreign_code(target, trust)
-    job = CheckJob(volume, target, out, calibration, alpha, seed, series, component, force, quick)
+    if quick and versions is not None:
+        raise InputError("--quick and --versions contradict each other; give one of them.")
+    count = QUICK if quick else versions
+    job = CheckJob(volume, target, out, calibration, alpha, seed, series, component, force, count)
     result = _run(job.run)
     terminal.show_check(result, out)
     raise typer.Exit(result.verdict.exit_code)

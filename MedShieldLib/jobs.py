@@ -41,7 +41,7 @@ class CheckJob:
         series: which series of a DICOM folder.
         component: which component of a vector or 4D image.
         force: replace results that `out` already holds.
-        quick: fewer versions of the volume: faster, and easier to fool.
+        versions: how many versions of the volume; fewer are faster, and easier to fool. None takes all.
     """
 
     volume: Path
@@ -53,7 +53,7 @@ class CheckJob:
     series: str | None = None
     component: int | None = None
     force: bool = False
-    quick: bool = False
+    versions: int | None = None
 
     def run(self, control: Control) -> CheckResult:
         """Raises InputError or Cancelled; writes all results or nothing."""
@@ -67,7 +67,11 @@ class CheckJob:
         volume.require_checkable()
         control.progress(0.02, "Loading the target")
         shield = Shield.for_target(
-            load_target(self.target), self.calibration, alpha=self.alpha, seed=self.seed, quick=self.quick
+            load_target(self.target),
+            self.calibration,
+            alpha=self.alpha,
+            seed=self.seed,
+            versions=self.versions,
         )
         result = shield.check_and_segment(volume, control.part(0.05, 0.9), control.cancelled)
         control.progress(0.9, "Writing the results")

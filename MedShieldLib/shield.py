@@ -60,7 +60,7 @@ class Shield:
         *,
         alpha: float = 0.05,
         seed: int | None = None,
-        quick: bool = False,
+        versions: int | None = None,
     ) -> Shield:
         """A shield with a given calibration (or its file), or with the one that ships for the target.
 
@@ -69,17 +69,20 @@ class Shield:
             calibration: made for it, or the file of one; None takes the one that ships.
             alpha: accepted rate of false alarms, in (0, 1).
             seed: of the random versions; None draws a fresh one for every check.
-            quick: use two versions instead of the whole family: faster, and easier to fool.
+            versions: how many of the family to use, 2 or more: fewer are faster, and easier to fool. None
+                takes all.
 
         Raises:
-            InputError: if there is no such calibration or it belongs to another target, or alpha is out of
-                range.
+            InputError: if there is no such calibration or it belongs to another target, or a number is out
+                of range.
         """
         if calibration is None:
             calibration = Calibration.shipped(target)
         elif not isinstance(calibration, Calibration):
             calibration = Calibration.load(calibration)
-        return cls(target, calibration.quick() if quick else calibration, alpha=alpha, seed=seed)
+        if versions is not None:
+            calibration = calibration.limited(versions)
+        return cls(target, calibration, alpha=alpha, seed=seed)
 
     def check_and_segment(
         self, volume: Volume, progress: Progress | None = None, cancelled: IsCancelled | None = None

@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--alpha", type=float, default=0.05)
     check.add_argument("--series")
     check.add_argument("--component", type=int)
-    check.add_argument("--quick", action="store_true")
+    check.add_argument("--versions", type=int)
     check.add_argument("--scratch", type=Path, help="the caller's folder, removed if the caller has ended")
     check.set_defaults(run=_check)
     calibrate = commands.add_parser("calibrate", help="calibrate on clean volumes", allow_abbrev=False)

@@ -19,6 +19,8 @@ from MedShieldLib.evaluation.benign import SHIFTS
 from MedShieldLib.evaluation.heads import Head, Role, heads_for
 
 TARGETS = ("brain-tissue", "torchio-unet", "deepbet-coarse", "meshnet-model5", "meshnet-model11", "deepbet")
+# The shield with so many versions; None takes all of its calibration.
+SHIELDS: dict[str, int | None] = {"shield-quick": 2, "shield-4": 4, "shield": None}
 DEFENCES = (
     "none",
     "gaussian",
@@ -31,15 +33,14 @@ DEFENCES = (
     "magnet",
     "spectrum-only",
     "park-2020",
-    "shield-quick",
-    "shield",
+    *SHIELDS,
 )
 QUICK_DEFENCES = ("none", "gaussian", "frequency-refinement", "spectrum-only", "shield-quick", "shield")
 # The alarm rate of every figure.
 ALPHA = 0.05
 # These are made before a volume is attacked, from other volumes or on another target.
 PREPARED = ("universal", "transfer")
-# Attackers who know the shield. The last one, the strongest, is measured over its budget.
+# Attackers who know one of the shields. The last one, the strongest, is measured over its budget.
 KNOWING = (
     "adaptive-reformed",
     "adaptive-joint",
@@ -49,8 +50,6 @@ KNOWING = (
     "adaptive-stability",
     "adaptive-stability:steps=100",
 )
-# Who they know.
-SHIELDS = ("shield-quick", "shield")
 
 
 class Kind(str, Enum):

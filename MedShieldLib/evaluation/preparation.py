@@ -19,7 +19,7 @@ from MedShieldLib.calibration import Calibration
 from MedShieldLib.evaluation.baselines import FILTERS, Filtered, Undefended
 from MedShieldLib.evaluation.defence import Defence, Setting
 from MedShieldLib.evaluation.magnet import MagNet
-from MedShieldLib.evaluation.plan import ALPHA, parse_attack
+from MedShieldLib.evaluation.plan import ALPHA, SHIELDS, parse_attack
 from MedShieldLib.evaluation.published import Published
 from MedShieldLib.evaluation.shielded import Shielded, calibration_for
 from MedShieldLib.evaluation.spectrum import SpectrumDetector
@@ -50,10 +50,8 @@ class Preparation:
         """
         if name == "none":
             return Undefended()
-        if name == "shield":
-            return Shielded(self._calibration)
-        if name == "shield-quick":
-            return Shielded.quick(self._calibration)
+        if name in SHIELDS:
+            return Shielded.limited(self._calibration, SHIELDS[name], name)
         learned: dict[str, Callable[[Setting], Defence]] = {
             "magnet": MagNet.fit,
             "spectrum-only": SpectrumDetector.fit,

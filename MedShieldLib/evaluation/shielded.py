@@ -47,9 +47,9 @@ class Shielded:
         return Opinion(score, lambda: result.defended, result.p_attack, result.p_novelty)
 
     @classmethod
-    def quick(cls, calibration: Calibration) -> Shielded:
-        """The quick mode."""
-        return cls(calibration.quick(), "shield-quick")
+    def limited(cls, calibration: Calibration, versions: int | None, name: str) -> Shielded:
+        """With so many of the calibration's versions; None takes all."""
+        return cls(calibration if versions is None else calibration.limited(versions), name)
 
 
 def calibration_for(setting: Setting) -> Calibration:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from slicer import vtkMRMLScalarVolumeNode
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
-from MedShieldLib.slicer.check import Device, Effort
+from MedShieldLib import effort
+from MedShieldLib.slicer.check import Device
 from MedShieldLib.slicer.heatmap import Band
 
 
@@ -22,7 +23,7 @@ class MedShieldParameterNode:
     alpha: Annotated[float, WithinRange(0.001, 0.5)] = 0.05
     seed: Annotated[int, WithinRange(0, 2147483647)] = 0
     device: Device = Device.AUTOMATIC
-    effort: Effort = Effort.FULL
+    versions: Annotated[int, WithinRange(effort.QUICK, effort.ALL)] = effort.ALL
     keepFiles: bool = False
     showHeatmap: bool = True
     band: Band = Band.VERDICT

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import vtk
 
+from MedShieldLib import effort
 from MedShieldLib.errors import InputError
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.slicer.nodes import volume_from_node
@@ -46,20 +47,6 @@ class Device(Enum):
         return _("Automatic") if self is Device.AUTOMATIC else _("CPU")
 
 
-class Effort(Enum):
-    """How many reformed versions of the volume are compared.
-
-    No free number: the calibration fixes the family, and every choice from it needs clean scores of its own.
-    """
-
-    FULL = "full"
-    QUICK = "quick"
-
-    def label(self) -> str:
-        """Name for the user."""
-        return _("All") if self is Effort.FULL else _("Few (quick, easier to fool)")
-
-
 class Ending(Enum):
     """How a job ended."""
 
@@ -73,14 +60,15 @@ class Settings:
     """What the panel's controls say.
 
     `target` is a built-in name or a JSON file, `calibration` a file or empty for the one that ships, `seed` 0
-    for fresh random versions in every check.
+    for fresh random versions in every check. `versions` is how many reformed versions are compared; from
+    `effort.ALL` on it is all that the calibration has.
     """
 
     target: str
     calibration: str = ""
     alpha: float = 0.05
     seed: int = 0
-    effort: Effort = Effort.FULL
+    versions: int = effort.ALL
     device: Device = Device.AUTOMATIC
     keep_files: bool = False
 
@@ -89,7 +77,7 @@ class Settings:
         given = ["--target", self.target, "--alpha", str(self.alpha)]
         given += ["--calibration", self.calibration] if self.calibration else []
         given += ["--seed", str(self.seed)] if self.seed else []
-        return given + (["--quick"] if self.effort is Effort.QUICK else [])
+        return given + (["--versions", str(self.versions)] if self.versions < effort.ALL else [])
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def reasons(now: Situation) -> dict[str, str]:
     views = "" if now.can_compare else _("This Slicer has no views.")
     found = {name: busy for name in ("inputVolumeSelector", "targetComboBox", "targetPathLineEdit")}
     found |= {name: busy for name in ("calibrationPathLineEdit", "alphaSpinBox", "seedSpinBox")}
-    found |= {name: busy for name in ("deviceComboBox", "effortComboBox", "keepFilesCheckBox")}
+    found |= {name: busy for name in ("deviceComboBox", "versionsSpinBox", "keepFilesCheckBox")}
     apart = "" if now.comparing else _("It lies over the comparison: show both segmentations side by side.")
     found |= {name: result or _gone(now, "heatmap") or apart for name in _HEATMAP_CONTROLS}
     return found | {

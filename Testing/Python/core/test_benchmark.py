@@ -12,10 +12,13 @@ import torch
 
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation import benchmark, heads, tables
+from MedShieldLib.evaluation.defence import Setting
 from MedShieldLib.evaluation.heads import Role, heads_for
 from MedShieldLib.evaluation.ledger import Ledger
-from MedShieldLib.evaluation.plan import Kind, Plan, duration, parse_attack
+from MedShieldLib.evaluation.plan import SHIELDS, Kind, Plan, duration, parse_attack
+from MedShieldLib.evaluation.preparation import prepare
 from MedShieldLib.evaluation.rows import rows_of
+from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
 from MedShieldLib.volume import Structure
 
@@ -187,3 +190,16 @@ def test_attacks_are_written_with_their_parameters():
 
 def test_durations_are_for_people():
     assert duration(59) == "1 min" and duration(3 * 3600 + 61) == "3 h 2 min"
+
+
+def test_shields_of_every_size_keep_what_was_measured_with_them(tmp_path):
+    """The identity of a defence finds its finished cells: those of days of computing must stay found."""
+    ready = prepare(Setting(load_target("brain-tissue"), (), tmp_path, seed=0), [])
+    shields = {name: ready.defence(name) for name in SHIELDS}
+    assert {name: len(shield.calibration.versions) for name, shield in shields.items()} == {
+        "shield-quick": 2,
+        "shield-4": 4,
+        "shield": 6,
+    }
+    assert shields["shield-quick"].identity == "shield-quick f3395f34ac3c7862"
+    assert shields["shield"].identity == "shield d095a03f93b827cf"

@@ -16,12 +16,13 @@ from MedShieldLib.calibration import Calibration, calibrate
 from MedShieldLib.detector import PROFILE_EDGES, Normaliser, pairs
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.targets.network import NetworkTarget
-from MedShieldLib.versions import LowPass, Moved, Probe
+from MedShieldLib.versions import LowPass, Moved, Probe, votes
 from MedShieldLib.volume import Volume
 
 Heads = list[tuple[str, Volume]]
 MILD = (shifts.none, shifts.gamma)
 FAMILY = (LowPass(0.6), Moved(3, False))
+SHIPPED = Path(MedShieldLib.__file__).parent / "data" / "brain-tissue.calibration.json"
 
 
 def sentence(error: pytest.ExceptionInfo[InputError]) -> str:
@@ -209,12 +210,12 @@ def test_the_quick_family_of_one_with_a_probe_is_the_probe_and_a_moved_version(
 ) -> None:
     last = len(small_calibration.versions) - 1
     probe = Probe(LowPass(0.9))
-    probed = replace(small_calibration, versions=(*small_calibration.versions[:last], probe)).quick()
+    probed = replace(small_calibration, versions=(*small_calibration.versions[:last], probe)).limited(2)
     assert probed.versions[1] == probe and isinstance(probed.versions[0], Moved)
 
 
 def test_the_quick_family_is_one_in_place_and_one_moved(small_calibration: Calibration) -> None:
-    quick = small_calibration.quick()
+    quick = small_calibration.limited(2)
     assert [isinstance(version, Moved) for version in quick.versions] == [False, True]
     for n, version in enumerate(quick.versions):
         row = small_calibration.versions.index(version)
@@ -223,15 +224,41 @@ def test_the_quick_family_is_one_in_place_and_one_moved(small_calibration: Calib
     between = pairs(len(small_calibration.versions)).index((both[0], both[1]))
     np.testing.assert_array_equal(quick.dispersions[:, 0], small_calibration.dispersions[:, between])
     assert quick.instability.shape == small_calibration.instability.shape
-    one = small_calibration.disagreements[:, :1]
-    alone = replace(
-        small_calibration,
-        versions=(Moved(3, False),),
-        disagreements=one,
-        dispersions=small_calibration.dispersions[:, :0],
-    )
-    with pytest.raises(InputError):
-        alone.quick()
+
+
+@pytest.mark.parametrize("family", ["small", "shipped"])
+def test_every_part_of_a_family_has_the_clean_figures_of_its_versions(
+    small_calibration: Calibration, family: str
+) -> None:
+    whole = small_calibration if family == "small" else Calibration.load(SHIPPED)
+    for count in range(2, len(whole.versions)):
+        part = whole.limited(count)
+        part._require_consistent()
+        rows = [whole.versions.index(version) for version in part.versions]
+        assert len(rows) == count and rows == sorted(rows)
+        assert set(whole.limited(2).versions) <= set(part.versions) and any(map(votes, part.versions))
+        np.testing.assert_array_equal(part.disagreements, whole.disagreements[:, rows])
+        for column, (a, b) in enumerate(pairs(count)):
+            between = pairs(len(whole.versions)).index((rows[a], rows[b]))
+            np.testing.assert_array_equal(part.dispersions[:, column], whole.dispersions[:, between])
+        assert part.instability.shape == whole.instability.shape and part.sha256 != whole.sha256
+
+
+def test_a_family_is_whole_from_its_own_number_on(small_calibration: Calibration) -> None:
+    size = len(small_calibration.versions)
+    assert small_calibration.limited(size) is small_calibration.limited(size + 1) is small_calibration
+
+
+@pytest.mark.parametrize("count", [1, 0, -3])
+def test_fewer_than_two_versions_are_refused(small_calibration: Calibration, count: int) -> None:
+    with pytest.raises(InputError, match=f"{count} versions .* take 2 or more"):
+        small_calibration.limited(count)
+
+
+def test_a_family_that_never_moves_cannot_be_limited(small_calibration: Calibration) -> None:
+    family = tuple(LowPass(0.5 + 0.01 * n) for n in range(len(small_calibration.versions)))
+    with pytest.raises(InputError, match="take all of them"):
+        replace(small_calibration, versions=family).limited(2)
 
 
 def test_clean_scores_are_on_scales_that_never_saw_their_subject(small_calibration: Calibration) -> None:

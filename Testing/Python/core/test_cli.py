@@ -284,3 +284,11 @@ def on_a_terminal(*arguments: object, answer: str = "") -> tuple[int, str]:
         shown += part
     os.close(controller)
     return process.wait(60), shown.decode(errors="replace")
+
+
+def test_number_of_versions_is_checked_before_anything_is_read(head, tmp_path):
+    out = tmp_path / "out"
+    run = medshield("check", head, *BRAIN, "--versions", 4, "--quick", "-o", out)
+    assert run.returncode == 2 and "contradict" in run.stderr and not out.exists()
+    run = medshield("check", head, *BRAIN, "--versions", 1, "-o", out)
+    assert run.returncode == 2 and "versions" in run.stderr and not out.exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedShieldLib import Volume, detector, reformer
+from MedShieldLib import Volume, detector, effort, reformer
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.observation import observe
@@ -27,7 +27,7 @@ def test_a_family_is_three_filters_two_places_and_a_probe(
     small_target: NetworkTarget, small_heads: Heads
 ) -> None:
     family = reformer.choose(small_target, [volume for _, volume in small_heads[:2]])
-    assert len(family) == 6
+    assert len(family) == effort.ALL
     assert kinds(family)[3:] == [Moved, Moved, Probe]
     assert all(kind not in (Moved, Probe) for kind in kinds(family)[:3])
 

@@ -132,13 +132,17 @@ def test_cancelling_stops_before_the_next_inference(shield: Shield, unseen: Volu
     assert len(steps) == after
 
 
-def test_a_quick_shield_asks_three_times(
-    small_target: NetworkTarget, small_calibration: Calibration, unseen: Volume
+@pytest.mark.parametrize("versions", [2, 3, None])
+def test_a_shield_asks_once_and_once_for_each_version(
+    small_target: NetworkTarget, small_calibration: Calibration, unseen: Volume, versions: int | None
 ) -> None:
     steps: list[str] = []
-    quick = Shield.for_target(small_target, small_calibration, quick=True, seed=1)
-    quick.check_and_segment(unseen, lambda fraction, step: steps.append(step))
-    assert sum("Segmenting" in step for step in steps) == 3
+    shield = Shield.for_target(small_target, small_calibration, versions=versions, seed=1)
+    result = shield.check_and_segment(unseen, lambda fraction, step: steps.append(step))
+    asked = versions or len(small_calibration.versions)
+    assert sum("Segmenting" in step for step in steps) == 1 + asked
+    assert sum(item.name.endswith(" version") for item in result.evidence) == asked
+    assert 0 < result.p_attack <= 1
 
 
 @pytest.mark.parametrize("alpha", [0, 1, -0.1, 7, float("nan")])

@@ -183,6 +183,6 @@ def test_folder_of_a_caller_who_cancels_is_left_to_the_caller(head, tmp_path):
 def test_standard_input_that_is_closed_from_the_start_is_no_cancel(piece, tmp_path):
     options = {"stdin": None, "input": ""}
     code, events, _ = speak(
-        "check", piece, "--target", "brain-tissue", "--out", tmp_path / "out", "--quick", **options
+        "check", piece, "--target", "brain-tissue", "--out", tmp_path / "out", "--versions", "2", **options
     )
     assert events[-1]["event"] == "result" and code in (0, 10, 20)

@@ -16,6 +16,8 @@ slicer = pytest.importorskip("slicer")
 import harness  # noqa: E402
 from harness import MODULE, finish  # noqa: E402
 
+from MedShieldLib import effort  # noqa: E402
+
 
 def alive(pid):
     try:
@@ -62,6 +64,18 @@ def test_whole_check_with_the_real_worker(panel, checked, loaded):
     assert panel.ui.agreementTable.item(1, 0).text() == "Grey matter"
     assert panel.ui.evidenceTable.rowCount == len(checked.data["evidence"])
     assert not os.listdir(slicer.app.temporaryPath)
+
+
+@pytest.mark.parametrize(("chosen", "compared"), [(2, 2), (6, 3)])
+def test_as_many_versions_are_compared_as_were_chosen(panel, loaded, chosen, compared):
+    """The calibration has three; the highest number takes all that there are."""
+    spin_box = panel.ui.versionsSpinBox
+    assert (spin_box.minimum, spin_box.maximum, spin_box.value) == (effort.QUICK, effort.ALL, effort.ALL)
+    spin_box.value = chosen
+    panel.ui.checkButton.click()
+    harness.finish(panel)
+    evidence = panel.session.result.data["evidence"]
+    assert sum(" version" in name for name in evidence) == compared
 
 
 def test_comparison_comes_by_itself_and_goes_on_leaving(panel, checked):
@@ -150,13 +164,13 @@ def test_reload_stops_the_check_and_brings_a_working_panel(panel, loaded, monkey
     for name in [name for name in sys.modules if name.partition(".")[0] == "MedShieldLib"]:
         monkeypatch.setitem(sys.modules, name, sys.modules[name])  # other tests go on with these
     job = started(panel)
-    panel.ui.effortComboBox.currentIndex = 1
+    panel.ui.versionsSpinBox.value = 3
     panel.onReload()
     fresh = slicer.modules.MedShieldWidget
     assert not alive(job.pid) and fresh is not panel
     assert sys.modules["MedShieldLib.slicer.check"].CheckJob is not type(job)
     assert fresh.source.GetName() == "Head" and fresh.ui.checkButton.enabled
-    assert fresh.ui.effortComboBox.currentIndex == 1 and not panel.ui.effortComboBox.visible
+    assert fresh.ui.versionsSpinBox.value == 3 and not panel.ui.versionsSpinBox.visible
 
 
 def test_closing_slicer_stops_the_check(panel, loaded):
@@ -459,7 +473,7 @@ def test_settings_of_a_saved_scene_come_back(panel, loaded, head, tmp_path, ente
     from MedShieldLib.slicer.nodes import add_volume
 
     panel.ui.inputVolumeSelector.setCurrentNode(add_volume(slicer.mrmlScene, head, "Other"))
-    panel.ui.effortComboBox.currentIndex = 1
+    panel.ui.versionsSpinBox.value = 3
     panel.ui.seedSpinBox.value = 7
     saved = panel.settings()
     slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
@@ -470,7 +484,7 @@ def test_settings_of_a_saved_scene_come_back(panel, loaded, head, tmp_path, ente
     slicer.mrmlScene.Clear(0)
     slicer.mrmlScene.Import()
     panel.enter()
-    assert panel.settings() == saved and panel.ui.effortComboBox.currentIndex == 1
+    assert panel.settings() == saved and panel.ui.versionsSpinBox.value == 3
     assert panel.source.GetName() == panel.ui.inputVolumeSelector.currentNode().GetName() == "Other"
 
 
