@@ -1,19 +1,20 @@
 """A DICOM series as one image: which series, which slices, and whether they make a regular stack.
 
 GDCM reads the files; the geometry is computed here from the position and orientation of every slice, because
-GDCM itself closes gaps silently. Only classic single-frame slices are put together.
+GDCM itself closes gaps silently. The frames of a multi-frame file are slices as any others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from MedShieldLib import itk
+from MedShieldLib.dicom_frames import frames_of
 from MedShieldLib.errors import InputError
 from MedShieldLib.refusals import cut_short, require_component, require_memory, require_spacing
 
@@ -27,32 +28,35 @@ _GAPS_NAMED = 3
 _SAME_SPACING = 1e-3
 # How far the orientations (unit vectors) of slices may differ.
 _SAME_ORIENTATION = 1e-3
-# CT, MR and PET image storage, single-frame and enhanced.
-_IMAGE_CLASSES = tuple(
-    f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("2", "2.1", "4", "4.1", "128", "128.1", "130")
-)
+# CT, MR and PET image storage: single-frame, and enhanced or converted to it.
+_CLASSIC = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("2", "4", "128"))
+_ENHANCED = tuple(f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("2.1", "2.2", "4.1", "4.4", "128.1", "130"))
 
 
 @dataclass(frozen=True)
 class Slice:
-    """What one DICOM file says about itself.
+    """What one DICOM file says about itself, or about one of its frames.
 
     Attributes:
         path: the file.
         series: SeriesInstanceUID.
         description: SeriesDescription, empty if there is none.
+        kind: SOPClassUID.
         instance: SOPInstanceUID; copies of one slice share it.
         number: InstanceNumber, 0 if there is none.
-        size: columns, rows, frames.
+        size: columns, rows, frames in the file.
         spacing: mm between rows and between columns, in DICOM's order; empty if missing.
         position: LPS mm of the first voxel; empty if missing.
         orientation: direction cosines of the rows and of the columns; empty if missing.
         pixel_type: the SimpleITK pixel type that it is read as.
+        frame: which one of the file.
+        slope, intercept: from the values that GDCM reads to those that are meant.
     """
 
     path: Path
     series: str
     description: str
+    kind: str
     instance: str
     number: int
     size: tuple[int, ...]
@@ -60,6 +64,17 @@ class Slice:
     position: tuple[float, ...]
     orientation: tuple[float, ...]
     pixel_type: int
+    frame: int = 0
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    def __str__(self) -> str:
+        return f"Frame {self.frame + 1} of {self.path}" if self.size[2] > 1 else str(self.path)
+
+    @property
+    def name(self) -> str:
+        """For the middle of a sentence that has named the folder."""
+        return f"frame {self.frame + 1} of {self.path.name}" if self.size[2] > 1 else self.path.name
 
     @property
     def across(self) -> np.ndarray:
@@ -87,6 +102,7 @@ def read_folder(folder: Path, series: str | None, component: int | None) -> sitk
 
     Raises:
         InputError: if there is no such series, or if its slices do not make one regular stack.
+        ModuleNotFoundError: if it is a multi-frame one and pydicom is not installed.
     """
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     slices = [found for path in files if (found := _inspect(path)) is not None]
@@ -127,6 +143,7 @@ def _inspect(path: Path) -> Slice | None:
         path=path,
         series=_text(reader, "0020|000e"),
         description=_text(reader, "0008|103e"),
+        kind=_text(reader, "0008|0016"),
         instance=_text(reader, "0008|0018"),
         number=int(next(iter(_numbers(reader, "0020|0013")), 0)),
         size=reader.GetSize(),
@@ -145,7 +162,7 @@ def _claims_image(path: Path) -> bool:
     if head[128:132] != b"DICM" or not tag:
         return path.suffix.lower() == ".dcm"
     uid = rest[2 : 2 + int.from_bytes(rest[:2], "little")]
-    return uid.rstrip(b"\0 ").decode("ascii", "replace") in _IMAGE_CLASSES
+    return uid.rstrip(b"\0 ").decode("ascii", "replace") in _CLASSIC + _ENHANCED
 
 
 def _text(reader: sitk.ImageFileReader, tag: str) -> str:
@@ -182,14 +199,44 @@ def _choose_series(folder: Path, slices: list[Slice], series: str | None) -> lis
     return list({slice_.instance or str(slice_.path): slice_ for slice_ in chosen}.values())
 
 
-def _read(folder: Path, slices: list[Slice], component: int | None) -> sitk.Image:
+def _frames(file: Slice) -> list[Slice]:
+    """The frames of a file; a classic one has just itself."""
+    if file.kind not in _ENHANCED:
+        if file.size[2] > 1:
+            raise InputError(
+                f"{file.path} is a multi-frame DICOM file of another kind than enhanced CT, MR and PET; "
+                "convert it to NIfTI, as dcm2niix does."
+            )
+        return [file]
+    import pydicom
+
+    frames = frames_of(pydicom.dcmread(file.path, stop_before_pixels=True, force=True))
+    first = frames[0]
+    if len(frames) != file.size[2] or first.slope == 0:
+        raise cut_short(file.path)
+    return [
+        replace(
+            file,
+            position=frame.position,
+            orientation=frame.orientation,
+            spacing=frame.spacing,
+            frame=n,
+            slope=frame.slope / first.slope,  # GDCM scales all frames as the first one
+            intercept=frame.intercept - first.intercept * frame.slope / first.slope,
+        )
+        for n, frame in enumerate(frames)
+    ]
+
+
+def _read(folder: Path, files: list[Slice], component: int | None) -> sitk.Image:
+    slices = [frame for file in files for frame in _frames(file)]
     _require_alike(folder, slices)
     stacks = _stacks(folder, slices)
     stack = stacks[require_component(folder, component, len(stacks))] if len(stacks) > 1 else stacks[0]
     step = _regular_step(folder, stack)
     _require_straight(folder, stack)
     columns, rows, _ = stack[0].size
-    require_memory(folder, (columns, rows, len(stack)))
+    require_memory(folder, (columns, rows, sum({one.path: one.size[2] for one in stack}.values())))
     image = _voxels(stack)
     image.SetOrigin(stack[0].position)
     image.SetSpacing((stack[0].spacing[1], stack[0].spacing[0], step))
@@ -201,28 +248,20 @@ def _require_alike(folder: Path, slices: Sequence[Slice]) -> None:
     """Every file must be one slice with a place in space, and all must be cut alike."""
     first = slices[0]
     for one in slices:
-        if one.size[2] > 1:
-            raise InputError(
-                f"{one.path} is a multi-frame DICOM file; convert it to NIfTI, as dcm2niix does."
-            )
         if (len(one.position), len(one.orientation), len(one.spacing)) != (3, 6, 2):
-            raise InputError(f"{one.path} lacks the position, orientation or pixel spacing of its slice.")
-        require_spacing(one.path, one.spacing)
+            raise InputError(f"{one} lacks the position, orientation or pixel spacing of its slice.")
+        require_spacing(one, one.spacing)
         if not np.isclose(np.linalg.norm(one.across), 1, atol=_SAME_ORIENTATION):
-            raise InputError(f"{one.path} has an orientation that is not two directions at right angles.")
+            raise InputError(f"{one} has an orientation that is not two directions at right angles.")
         for what, same in (
-            ("matrix size", one.size == first.size),
+            ("matrix size", one.size[:2] == first.size[:2]),
             ("pixel spacing", np.allclose(one.spacing, first.spacing, rtol=_SAME_SPACING)),
             ("orientation", np.allclose(one.orientation, first.orientation, atol=_SAME_ORIENTATION)),
         ):
             if not same:
-                raise InputError(
-                    f"{one.path} has another {what} than {first.path.name}; keep one volume only."
-                )
+                raise InputError(f"{one} has another {what} than {first.name}; keep one volume only.")
     if len(slices) < 2:
-        raise InputError(
-            f"{folder} holds a single slice of the series, {first.path.name}; a volume needs more."
-        )
+        raise InputError(f"{folder} holds a single slice of the series, {first.name}; a volume needs more.")
 
 
 def _stacks(folder: Path, slices: list[Slice]) -> list[list[Slice]]:
@@ -237,10 +276,10 @@ def _stacks(folder: Path, slices: list[Slice]) -> list[list[Slice]]:
         odd = min(positions, key=len)[0]
         raise InputError(
             f"{folder} holds {max(counts)} images of some slices and {min(counts)} of others "
-            f"(such as {odd.path.name}); keep the images of one volume only."
+            f"(such as {odd.name}); keep the images of one volume only."
         )
     for group in positions:
-        group.sort(key=lambda one: (one.number, one.path))
+        group.sort(key=lambda one: (one.number, one.path, one.frame))
     return [list(stack) for stack in zip(*positions, strict=True)]
 
 
@@ -251,14 +290,12 @@ def _regular_step(folder: Path, stack: Sequence[Slice]) -> float:
         InputError: naming the slices that are missing, or those with an irregular step between them.
     """
     if len(stack) < 2:
-        raise InputError(
-            f"{folder} holds images of a single slice, as {stack[0].path.name}; a volume needs more."
-        )
+        raise InputError(f"{folder} holds images of a single slice, as {stack[0].name}; a volume needs more.")
     depths = [slice_.depth for slice_ in stack]
     steps = np.diff(depths)
     usual = float(np.median(steps))
     gaps = [
-        f"{_gap(depth, step, usual)} between {below.path.name} and {above.path.name}"
+        f"{_gap(depth, step, usual)} between {below.name} and {above.name}"
         for below, above, depth, step in zip(stack[:-1], stack[1:], depths[:-1], steps, strict=True)
         if abs(step - usual) > max(_STEP_TOLERANCE * usual, _SAME_POSITION)
     ]
@@ -288,18 +325,34 @@ def _require_straight(folder: Path, stack: Sequence[Slice]) -> None:
 
 
 def _voxels(stack: Sequence[Slice]) -> sitk.Image:
+    read = _voxels_of_files if all(one.size[2] == 1 for one in stack) else _voxels_of_frames
+    try:
+        with itk.quiet():
+            return read(stack)
+    except RuntimeError:
+        raise InputError(
+            f"{stack[0].path} or another file of its series cannot be decoded; export it again."
+        ) from None
+
+
+def _voxels_of_frames(stack: Sequence[Slice]) -> sitk.Image:
+    paths = {one.path for one in stack}
+    files = {path: sitk.ReadImage(str(path), imageIO="GDCMImageIO") for path in paths}
+    planes = [_scaled(one, sitk.GetArrayViewFromImage(files[one.path])[one.frame]) for one in stack]
+    return sitk.GetImageFromArray(np.stack(planes), isVector=planes[0].ndim > 2)
+
+
+def _scaled(one: Slice, plane: np.ndarray) -> np.ndarray:
+    return plane if (one.slope, one.intercept) == (1, 0) else plane * one.slope + one.intercept
+
+
+def _voxels_of_files(stack: Sequence[Slice]) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([str(slice_.path) for slice_ in stack])
     if len({slice_.pixel_type for slice_ in stack}) > 1:
         reader.SetOutputPixelType(sitk.sitkFloat32)  # ITK would squeeze all into the type of the first
-    try:
-        with itk.quiet():
-            return reader.Execute()
-    except RuntimeError:
-        raise InputError(
-            f"{stack[0].path} or another slice of it cannot be decoded; export it again."
-        ) from None
+    return reader.Execute()
 
 
 def _direction(slice_: Slice) -> list[float]:

@@ -17,6 +17,7 @@ from pydicom.sr.coding import Code
 from pydicom.uid import generate_uid
 
 from MedShieldLib import __version__
+from MedShieldLib.dicom_frames import frames_of
 from MedShieldLib.errors import InputError
 from MedShieldLib.export.replacing import replacing
 from MedShieldLib.export.terminology import Term, terms_of
@@ -39,7 +40,7 @@ def write_dicom_seg(
 
     Args:
         segmentation: label map on the grid of that series, its slices along the first axis.
-        source_files: the DICOM files of the series, in any order.
+        source_files: the DICOM files of the series, in any order; of multi-frame ones a single file.
         path: the file to write.
         description: of the new series, as a viewer lists it.
         target: name of the model that segmented.
@@ -136,7 +137,7 @@ def _read_headers(files: Sequence[str | Path]) -> list[pydicom.Dataset]:
             header = pydicom.dcmread(file, stop_before_pixels=True)
         except (InvalidDicomError, OSError) as error:
             raise InputError(f"{file} cannot be read as DICOM; give those of the source series.") from error
-        if "ImagePositionPatient" not in header or "FrameOfReferenceUID" not in header:
+        if "FrameOfReferenceUID" not in header or not all(frame.is_placed for frame in frames_of(header)):
             raise InputError(f"{file} is no slice with a position in the patient; give those of the series.")
         headers.append(header)
     if not headers:
@@ -144,6 +145,8 @@ def _read_headers(files: Sequence[str | Path]) -> list[pydicom.Dataset]:
     for file, one in zip(files, headers, strict=True):
         if one.SeriesInstanceUID != headers[0].SeriesInstanceUID:
             raise InputError(f"{file} belongs to another series than {files[0]}; give the files of one.")
+        if len(headers) > 1 and one.get("NumberOfFrames", 1) > 1:
+            raise InputError(f"{file} is a multi-frame file, of which DICOM SEG takes one; give it alone.")
     return headers
 
 
@@ -155,16 +158,16 @@ def _require_same_grid(segmentation: Segmentation, sources: Sequence[pydicom.Dat
     volume = segmentation.volume
     to_index = np.linalg.inv(volume.affine)
     last = np.array(volume.voxels.shape[::-1]) - 1
-    for source in sources:
-        across = np.reshape(np.array(source.ImageOrientationPatient, float), (2, 3))
-        down, right = (float(mm) for mm in source.PixelSpacing)
-        first = np.array(source.ImagePositionPatient, float)
+    frames = [(source, frame) for source in sources for frame in frames_of(source)]
+    for source, frame in frames:
+        across, (down, right) = np.reshape(frame.orientation, (2, 3)), frame.spacing
+        first = np.array(frame.position)
         end = first + across[0] * right * (source.Columns - 1) + across[1] * down * (source.Rows - 1)
         corners = np.array([to_index @ [*corner, 1] for corner in (first, end)])[:, :3]
         spread = np.abs(corners[1] - corners[0])
         inside = (corners > -0.5).all() and (corners < last + 0.5).all()
         if not inside or np.abs(spread - [last[0], last[1], 0]).max() > 0.5:
             raise InputError(
-                f"The slice at {source.ImagePositionPatient} of the series {source.SeriesInstanceUID} is "
+                f"The slice at {list(frame.position)} of the series {source.SeriesInstanceUID} is "
                 "not on the grid of the segmentation; give the series that was segmented."
             )

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from MedShieldLib.errors import InputError
 from MedShieldLib.volume import Volume
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -64,3 +68,22 @@ def refusal(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return message
 
     return read
+
+
+@pytest.fixture(scope="session")
+def multi_frame() -> Callable[..., Dataset]:
+    """Makes one multi-frame image of the slices of an MR series, as an archive does; frames in any order."""
+    legacy = pytest.importorskip("highdicom.legacy", reason="needs highdicom to make multi-frame images")
+    from pydicom.uid import generate_uid
+
+    def make(slices: Sequence[Dataset], order: Sequence[int] | None = None) -> Dataset:
+        uids = {"series_instance_uid": generate_uid(), "sop_instance_uid": generate_uid()}
+        image = legacy.LegacyConvertedEnhancedMRImage(slices, series_number=7, instance_number=1, **uids)
+        if order is not None:
+            groups = list(image.PerFrameFunctionalGroupsSequence)
+            image.PerFrameFunctionalGroupsSequence = [groups[n] for n in order]
+            size = len(image.PixelData) // len(groups)
+            image.PixelData = b"".join(image.PixelData[n * size : (n + 1) * size] for n in order)
+        return image
+
+    return make

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from MedShieldLib.errors import InputError
+from MedShieldLib.extras import how_to_install
 from MedShieldLib.volume import Volume
 
 pydicom = pytest.importorskip("pydicom", reason="needs pydicom to write DICOM files")
@@ -194,6 +196,84 @@ def test_time_points_ask_for_a_component(folder, refusal):
     assert "2 images of some slices and 1 of others" in refusal(folder)
 
 
+# Multi-frame files
+
+
+@pytest.mark.parametrize("orientation", [AXIAL, SAGITTAL, OBLIQUE], ids=("axial", "sagittal", "oblique"))
+def test_multi_frame_file_is_the_volume_of_its_series(folder, tmp_path, multi_frame, orientation, capfd):
+    slices = _stack(_voxels(), orientation)
+    order = np.random.default_rng(1).permutation(18)
+    _save(folder, [multi_frame(slices, order)])
+    expected = Volume.read(_save(tmp_path / "classic", slices))
+    for path in (folder, folder / "IM000.dcm"):
+        volume = Volume.read(path)
+        assert volume.same_geometry(expected) and volume.voxels.dtype == expected.voxels.dtype
+        np.testing.assert_array_equal(volume.voxels, expected.voxels)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_multi_frame_file_without_pydicom_says_what_to_install(folder, multi_frame, monkeypatch):
+    _save(folder, [multi_frame(_stack(_voxels()))])
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        Volume.read(folder)
+    assert "pip install 'medshield[dicom]'" in how_to_install(caught.value)
+
+
+def test_frames_of_several_files_make_one_volume(folder, multi_frame):
+    slices = _stack(_voxels(), OBLIQUE)
+    parts = [multi_frame(slices[:7]), multi_frame(slices[7:])]
+    parts[1].SeriesInstanceUID = parts[0].SeriesInstanceUID
+    np.testing.assert_array_equal(Volume.read(_save(folder, parts)).voxels, _voxels())
+
+
+@pytest.mark.parametrize("varies", [False, True], ids=("shared", "per frame"))
+def test_values_of_frames_are_rescaled(folder, multi_frame, varies):
+    slices = _stack(_voxels())
+    slopes, intercepts = 0.5 + varies * np.arange(18) / 4, -3 + varies * np.arange(18)
+    for slice_, slope, intercept in zip(slices, slopes, intercepts, strict=True):
+        slice_.RescaleSlope, slice_.RescaleIntercept, slice_.RescaleType = slope, intercept, "US"
+    expected = _voxels() * slopes[:, None, None] + intercepts[:, None, None]
+    np.testing.assert_allclose(Volume.read(_save(folder, [multi_frame(slices)])).voxels, expected)
+
+
+def test_time_points_in_one_file_ask_for_a_component(folder, multi_frame, refusal):
+    points = [_voxels(), _voxels() + 8000]
+    slices = [slice_ for point in points for slice_ in _stack(point)]
+    brightness = multi_frame(slices).pixel_array.max((1, 2))
+    _save(folder, [multi_frame(slices, np.argsort(brightness > 8000, kind="stable"))])
+    assert "2 components" in refusal(folder)
+    for n, point in enumerate(points):
+        np.testing.assert_array_equal(Volume.read(folder, component=n).voxels, point)
+
+
+def test_missing_frame_is_named_by_place_and_neighbours(folder, multi_frame, refusal):
+    slices = _stack(_voxels())
+    message = refusal(_save(folder, [multi_frame(slices[:7] + slices[8:])]))
+    assert "lacks 1 slice (at -29.50 mm" in message
+    assert "between frame 7 of IM000.dcm and frame 8 of IM000.dcm" in message
+
+
+def test_frame_without_a_position_is_named(folder, multi_frame, refusal):
+    image = multi_frame(_stack(_voxels()))
+    del image.PerFrameFunctionalGroupsSequence[4].PlanePositionSequence
+    assert f"Frame 5 of {folder / 'IM000.dcm'} lacks the position" in refusal(_save(folder, [image]))
+
+
+def test_more_frames_than_are_described_are_refused(folder, multi_frame):
+    image = multi_frame(_stack(_voxels()))
+    del image.PerFrameFunctionalGroupsSequence[17]
+    _assert_refused(_save(folder, [image]), "IM000.dcm", "damaged")
+
+
+@pytest.mark.parametrize("kept", [140, 700, 0.5, 0.99])
+def test_truncated_multi_frame_file_is_named(folder, multi_frame, kept):
+    path = _save(folder, [multi_frame(_stack(_voxels()))]) / "IM000.dcm"
+    data = path.read_bytes()
+    path.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
+    _assert_refused(folder, path.name, "cut short")
+
+
 # What makes no volume
 
 
@@ -301,7 +381,7 @@ def test_other_dicom_objects_in_the_folder_are_passed_over(folder):
     assert Volume.read(folder).voxels.shape == _voxels().shape
 
 
-def test_multi_frame_file_is_refused(folder, refusal):
+def test_multi_frame_file_that_is_not_enhanced_is_refused(folder, refusal):
     slice_ = _slice(_voxels()[0], 1, FIRST)
     slice_.NumberOfFrames = 18
     slice_.PixelData = _voxels().tobytes()

@@ -127,18 +127,40 @@ def series(head: Volume, tmp_path_factory) -> dict[str, Path]:
     return files
 
 
+@pytest.fixture(scope="session")
+def enhanced(series: dict[str, Path], multi_frame, tmp_path_factory) -> dict[str, Path]:
+    """The same series as one multi-frame file, by its UID."""
+    import pydicom
+
+    image = multi_frame([pydicom.dcmread(file) for file in series.values()])
+    file = tmp_path_factory.mktemp("enhanced") / "head.dcm"
+    image.save_as(file)
+    return {image.SOPInstanceUID: file}
+
+
 @pytest.fixture
 def from_dicom(panel, series, target, calibration, monkeypatch):
     """The panel with that series loaded as Slicer's DICOM module loads it; returns its node."""
+    return load_dicom(panel, series, target, calibration, monkeypatch)
+
+
+@pytest.fixture
+def from_enhanced(panel, enhanced, target, calibration, monkeypatch):
+    """The panel with the multi-frame file, likewise."""
+    return load_dicom(panel, enhanced, target, calibration, monkeypatch)
+
+
+def load_dicom(panel, files: dict[str, Path], target, calibration, monkeypatch):
+    """Bring a series into the scene, and its files into the database."""
     import slicer
     import vtk
 
     names = vtk.vtkStringArray()
-    for file in series.values():
+    for file in files.values():
         names.InsertNextValue(str(file))
     node = slicer.modules.volumes.logic().AddArchetypeScalarVolume(names.GetValue(0), "MR", 0, names)
-    node.SetAttribute("DICOM.instanceUIDs", " ".join(series))
-    monkeypatch.setattr(slicer, "dicomDatabase", harness.DicomDatabase(series), raising=False)
+    node.SetAttribute("DICOM.instanceUIDs", " ".join(files))
+    monkeypatch.setattr(slicer, "dicomDatabase", harness.DicomDatabase(files), raising=False)
     choose(panel, target, calibration)
     assert panel.source is node
     return node

@@ -332,17 +332,11 @@ def test_calibration_path_can_be_deleted_letter_by_letter(panel, loaded):
     assert field.text == "" and panel.settings().calibration == ""
 
 
-def test_dicom_seg_is_written_beside_its_series_and_refers_to_it(panel, from_dicom, series):
-    import highdicom
-    import numpy as np
-    import pydicom
-
-    from MedShieldLib.slicer.nodes import segmentation_from_node
-
+def exported_dicom_seg(panel, folder):
+    """Check, and export DICOM SEG alone to the folder that the panel offers; returns the file."""
     panel.ui.checkButton.click()
     finish(panel)
     assert panel.session.result is not None, panel.ui.logText.toPlainText()
-    folder = next(iter(series.values())).parent
     assert panel.ui.exportPathLineEdit.currentPath == str(folder)
     assert panel.ui.exportDicomCheckBox.enabled
     for name in ("exportSegNrrdCheckBox", "exportJsonCheckBox", "exportReportCheckBox"):
@@ -351,10 +345,22 @@ def test_dicom_seg_is_written_beside_its_series_and_refers_to_it(panel, from_dic
     panel.ui.exportButton.click()
     file = folder / "MR-defended.dcm"
     assert file.is_file(), slicer.app.questions
+    assert "MR-defended.dcm" in panel.ui.exportLabel.text
+    return file
+
+
+def test_dicom_seg_is_written_beside_its_series_and_refers_to_it(panel, from_dicom, series):
+    import highdicom
+    import numpy as np
+    import pydicom
+
+    from MedShieldLib.slicer.nodes import segmentation_from_node
+
+    folder = next(iter(series.values())).parent
+    file = exported_dicom_seg(panel, folder)
     first = pydicom.dcmread(next(iter(series.values())))
     seg = highdicom.seg.segread(file)
     file.unlink()
-    assert "MR-defended.dcm" in panel.ui.exportLabel.text
     assert seg.StudyInstanceUID == first.StudyInstanceUID and seg.PatientID == first.PatientID
     (reference,) = seg.ReferencedSeriesSequence
     assert reference.SeriesInstanceUID == first.SeriesInstanceUID
@@ -372,6 +378,33 @@ def test_dicom_seg_is_written_beside_its_series_and_refers_to_it(panel, from_dic
         assert counts[number] == np.count_nonzero(shown.labels == structure.value) > 0
         (algorithm,) = description.SegmentationAlgorithmIdentificationSequence
         assert algorithm.AlgorithmName == "MedShield" and "tissues" in algorithm.AlgorithmParameters
+
+
+def test_dicom_seg_of_a_multi_frame_file_refers_to_its_frames(panel, from_enhanced, enhanced):
+    import highdicom
+    import numpy as np
+    import pydicom
+
+    from MedShieldLib.slicer.nodes import segmentation_from_node
+
+    ((uid, source),) = enhanced.items()
+    seg = highdicom.seg.segread(exported_dicom_seg(panel, source.parent))
+    frames = pydicom.dcmread(source).PerFrameFunctionalGroupsSequence
+    shown = segmentation_from_node(panel.session.result.node("defended"), from_enhanced)
+    to_index = np.linalg.inv(shown.volume.affine)
+    labels = np.zeros_like(shown.labels)
+    for frame, pixels in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array, strict=True):
+        (image,) = frame.DerivationImageSequence[0].SourceImageSequence
+        assert image.ReferencedSOPInstanceUID == uid
+        place = frame.PlanePositionSequence[0].ImagePositionPatient
+        same = frames[int(image.ReferencedFrameNumber) - 1].PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(place, same, atol=1e-4)
+        i, j, k = np.rint((to_index @ [*place, 1])[:3]).astype(int)
+        assert (i, j) == (0, 0)
+        number = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        labels[k][pixels > 0] = shown.structures[number - 1].value
+    np.testing.assert_array_equal(labels, shown.labels)
+    assert len(np.unique(labels)) == 4
 
 
 def test_dicom_seg_needs_a_volume_from_dicom_and_its_packages(panel, checked, loaded, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,8 @@ def written(segmentation: Segmentation, series: list[Path], tmp_path_factory: py
     return write_dicom_seg(segmentation, series[::-1], path, target="brain-tissue")
 
 
-def test_every_voxel_comes_back_at_its_place(written: Path, segmentation: Segmentation) -> None:
+def assert_same_voxels(written: Path, segmentation: Segmentation) -> None:
+    """Read back, every voxel has its label at its place in the patient."""
     back = hd.seg.segread(written).get_volume(combine_segments=True)
     voxels = np.argwhere(back.array)
     to_index = np.linalg.inv(segmentation.volume.affine[:, [2, 1, 0, 3]]) @ back.affine
@@ -76,6 +78,10 @@ def test_every_voxel_comes_back_at_its_place(written: Path, segmentation: Segmen
     rebuilt[tuple(np.rint(places[:, :3]).astype(int).T)] = back.array[tuple(voxels.T)]
     expected = np.select([segmentation.labels == s.value for s in STRUCTURES], [1, 2, 3], 0)
     np.testing.assert_array_equal(rebuilt, expected)
+
+
+def test_every_voxel_comes_back_at_its_place(written: Path, segmentation: Segmentation) -> None:
+    assert_same_voxels(written, segmentation)
 
 
 def test_it_refers_to_the_slices_that_were_segmented(written: Path, series: list[Path]) -> None:
@@ -156,3 +162,50 @@ def test_a_folder_that_is_not_there_is_named(
 ) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         write_dicom_seg(segmentation, series, tmp_path / "nowhere" / "s.dcm")
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_it_refers_to_the_frames_of_a_multi_frame_source(
+    series: list[Path],
+    segmentation: Segmentation,
+    multi_frame: Callable[..., pydicom.Dataset],
+    tmp_path: Path,
+    shuffled: bool,
+) -> None:
+    order = np.random.default_rng(3).permutation(SHAPE[0]) if shuffled else None
+    image = multi_frame([pydicom.dcmread(file) for file in series], order)
+    file = tmp_path / "frames.dcm"
+    image.save_as(file)
+    assert Volume.read(file).same_geometry(segmentation.volume)
+    path = write_dicom_seg(segmentation, [file], tmp_path / "s.dcm")
+    assert_same_voxels(path, segmentation)
+    sources = image.PerFrameFunctionalGroupsSequence
+    seg = hd.seg.segread(path)
+    assert seg.StudyInstanceUID == image.StudyInstanceUID and seg.PatientID == image.PatientID
+    assert len(seg.PerFrameFunctionalGroupsSequence) > 10
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        (reference,) = frame.DerivationImageSequence[0].SourceImageSequence
+        assert reference.ReferencedSOPInstanceUID == image.SOPInstanceUID
+        source = sources[int(reference.ReferencedFrameNumber) - 1].PlanePositionSequence[0]
+        place = frame.PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(place, source.ImagePositionPatient, atol=1e-4)
+
+
+def test_multi_frame_source_on_another_grid_or_in_two_files_is_refused(
+    series: list[Path],
+    segmentation: Segmentation,
+    multi_frame: Callable[..., pydicom.Dataset],
+    tmp_path: Path,
+) -> None:
+    slices = [pydicom.dcmread(file) for file in series]
+    parts = [multi_frame(slices[:9]), multi_frame(slices[9:])]
+    parts[1].SeriesInstanceUID = parts[0].SeriesInstanceUID
+    for n, part in enumerate(parts):
+        part.save_as(tmp_path / f"{n}.dcm")
+    with pytest.raises(InputError, match="1.dcm is a multi-frame file|0.dcm is a multi-frame file"):
+        write_dicom_seg(segmentation, [tmp_path / "0.dcm", tmp_path / "1.dcm"], tmp_path / "s.dcm")
+    for group in parts[0].PerFrameFunctionalGroupsSequence:
+        group.PlanePositionSequence[0].ImagePositionPatient[0] += 5
+    parts[0].save_as(tmp_path / "moved.dcm")
+    with pytest.raises(InputError, match="not on the grid"):
+        write_dicom_seg(segmentation, [tmp_path / "moved.dcm"], tmp_path / "s.dcm")
