@@ -35,7 +35,7 @@ from MedShieldLib.panel.calibrate import CalibrationSection
 from MedShieldLib.panel.export import ExportSection, dicom_database
 from MedShieldLib.panel.later import later
 from MedShieldLib.panel.packages import PackageSection
-from MedShieldLib.panel.parameters import MedShieldParameterNode, bind
+from MedShieldLib.panel.parameters import bind, parameters_of
 from MedShieldLib.panel.tables import fill_table
 from MedShieldLib.panel.target import TargetSection
 from MedShieldLib.slicer import environment, presenter
@@ -158,7 +158,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def initializeParameterNode(self):
         """Follow the scene's parameter node; offer the scene's first volume as input."""
         if self._parameterNode is None:
-            self.setParameterNode(self.logic.getParameterNode())
+            self.setParameterNode(self.logic.getParameterNode(self.addLog))
         if not self._parameterNode.inputVolume:
             self._parameterNode.inputVolume = first_volume(slicer.mrmlScene)
         self.refresh()
@@ -317,8 +317,8 @@ class MedShieldLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self.session = Session(slicer.mrmlScene, slicer.app.applicationLogic(), slicer.app.temporaryPath)
 
-    def getParameterNode(self):
-        return MedShieldParameterNode(ScriptedLoadableModuleLogic.getParameterNode(self))
+    def getParameterNode(self, log=logging.warning):
+        return parameters_of(ScriptedLoadableModuleLogic.getParameterNode(self), log)
 
     def check(self, source, settings=None):
         """Check a volume node, wait for the end, and return its `Result`; RuntimeError if there is none."""

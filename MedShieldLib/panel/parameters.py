@@ -3,6 +3,7 @@
 Annotations are not postponed here, because the parameter node wrapper reads them.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from slicer import vtkMRMLScalarVolumeNode
@@ -11,6 +12,7 @@ from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 from MedShieldLib import effort
 from MedShieldLib.slicer.check import Device
 from MedShieldLib.slicer.heatmap import Band
+from MedShieldLib.slicer.text import _
 
 
 @parameterNodeWrapper
@@ -29,6 +31,28 @@ class MedShieldParameterNode:
     band: Band = Band.VERDICT
     heatmapOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.6
     heatmapThreshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.15
+
+
+def parameters_of(node: Any, log: Callable[[str], None]) -> Any:
+    """The controls' values that a node of the scene holds.
+
+    A scene that another version has saved may hold what means nothing here. Slicer cannot wrap a node with an
+    unknown name in it, and takes over a number that is out of range; so both give way to the default first.
+
+    Args:
+        node: from the scene.
+        log: is told of every value that was not taken over.
+    """
+    wrapper: Any = MedShieldParameterNode
+    for name, info in wrapper.allParameters.items():
+        if info.serializer.isIn(node, name):
+            try:
+                info.serializer.validate(info.serializer.read(node, name))
+            except (ValueError, TypeError) as error:
+                message = _("The saved setting '{name}' is replaced by its default: {error}")
+                log(message.format(name=name, error=error))
+                info.serializer.remove(node, name)
+    return wrapper(node)
 
 
 def bind(values: Any, ui: Any) -> int:

@@ -29,8 +29,10 @@ class WithinRange:
 def parameterNodeWrapper(cls):
     """Class decorator: every annotated name becomes a property that lives in the node."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    cls._parameters = {name: _Parameter(name, hint, getattr(cls, name, None)) for name, hint in hints.items()}
-    for name, parameter in cls._parameters.items():
+    cls.allParameters = {
+        name: _Parameter(name, hint, getattr(cls, name, None)) for name, hint in hints.items()
+    }
+    for name, parameter in cls.allParameters.items():
         setattr(cls, name, property(parameter.read, parameter.write))
     for name, function in vars(_Wrapper).items():
         if not name.startswith("__") or name == "__init__":
@@ -43,35 +45,56 @@ class _Parameter:
         arguments = typing.get_args(hint)
         self.name, self.kind = name, arguments[0] if arguments else hint
         self.range = next((a for a in arguments if isinstance(a, WithinRange)), None)
-        self.default = default
-
-    @property
-    def is_node(self):
-        return issubclass(self.kind, slicer.vtkMRMLNode)
+        self.serializer, self.default = _Serializer(self.kind, self.range), default
 
     def read(self, wrapper):
-        node = wrapper.parameterNode
-        if self.is_node:
-            return node.GetNodeReference(self.name)
-        if not node.HasParameter(self.name):  # the scene was closed
+        if not self.serializer.isIn(wrapper.parameterNode, self.name):  # the scene was closed
             self.write(wrapper, self.default)
-        text = node.GetParameter(self.name)
-        if issubclass(self.kind, enum.Enum):
-            return self.kind[text]
-        return text == "True" if self.kind is bool else self.kind(text)
+        return self.serializer.read(wrapper.parameterNode, self.name)
 
     def write(self, wrapper, value):
-        node = wrapper.parameterNode
-        if value is not None and not isinstance(value, (int, float) if self.kind is float else self.kind):
-            raise TypeError(f"{self.name} cannot be {value!r}")
-        if self.range and not self.range.minimum <= value <= self.range.maximum:
-            raise ValueError(f"{self.name} = {value} is out of range")
+        self.serializer.validate(value)
+        self.serializer.write(wrapper.parameterNode, self.name, value)
+
+
+class _Serializer:
+    """A value as text in a node. As in Slicer, reading does not validate, but fails for an unknown name."""
+
+    def __init__(self, kind, range_):
+        self._kind, self._range = kind, range_
+        self.is_node = issubclass(kind, slicer.vtkMRMLNode)
+
+    def isIn(self, node, name):
+        return self.is_node or node.HasParameter(name)
+
+    def read(self, node, name):
         if self.is_node:
-            node.SetNodeReferenceID(self.name, value.GetID() if value else None)
-        elif value is None:
-            raise ValueError(f"{self.name} cannot be None")
+            return node.GetNodeReference(name)
+        text = node.GetParameter(name)
+        if issubclass(self._kind, enum.Enum) and text not in self._kind.__members__:
+            raise ValueError(f"Found {text!r} in parameter node but it is not a name in {self._kind!r}")
+        if issubclass(self._kind, enum.Enum):
+            return self._kind[text]
+        return text == "True" if self._kind is bool else self._kind(text)
+
+    def validate(self, value):
+        allowed = (int, float) if self._kind is float else self._kind
+        if value is None and not self.is_node:
+            raise ValueError("Value must not be None")
+        if value is not None and not isinstance(value, allowed):
+            raise TypeError(f"Value must be of type {allowed}, is {value!r}")
+        if self._range and not self._range.minimum <= value <= self._range.maximum:
+            raise ValueError(f"Value must be within {self._range}, is {value}")
+
+    def write(self, node, name, value):
+        if self.is_node:
+            node.SetNodeReferenceID(name, value.GetID() if value else None)
         else:
-            node.SetParameter(self.name, value.name if isinstance(value, enum.Enum) else str(value))
+            node.SetParameter(name, value.name if isinstance(value, enum.Enum) else str(value))
+
+    def remove(self, node, name):
+        node.UnsetParameter(name)
+        node.RemoveNodeReferenceIDs(name)
 
 
 class _Wrapper:
@@ -79,9 +102,8 @@ class _Wrapper:
 
     def __init__(self, parameterNode):
         self.parameterNode, self._guis, self._tags, self._busy = parameterNode, {}, {}, False
-        for parameter in self._parameters.values():
-            if not parameter.is_node and not parameterNode.HasParameter(parameter.name):
-                parameter.write(self, parameter.default)
+        for parameter in self.allParameters.values():
+            parameter.read(self)  # Slicer caches the values, and so fails here for a value without meaning
 
     def connectGui(self, gui):
         """Binds for good: Slicer's returns no tag, so that disconnectGui finds nothing to disconnect."""
@@ -90,10 +112,10 @@ class _Wrapper:
 
     def connectParametersToGui(self, bound):
         """Binds widgets to the parameters of these names, up to disconnectGui with the tag."""
-        unknown = set(bound) - set(self._parameters)
+        unknown = set(bound) - set(self.allParameters)
         if unknown:
             raise ValueError(f"no parameter for {sorted(unknown)}")
-        connectors = {name: _connector(widget, self._parameters[name]) for name, widget in bound.items()}
+        connectors = {name: _connector(widget, self.allParameters[name]) for name, widget in bound.items()}
         tag = object()
         self._guis[tag] = connectors
         for name, connector in connectors.items():
@@ -155,7 +177,7 @@ class _Connector:
 
 def _connector(widget, parameter):
     kind, cls = parameter.kind, type(widget)
-    if cls is slicer.qMRMLNodeComboBox and parameter.is_node:
+    if cls is slicer.qMRMLNodeComboBox and parameter.serializer.is_node:
         return _Connector(widget.currentNodeChanged, widget.currentNode, widget.setCurrentNode)
     if cls is qt.QComboBox and issubclass(kind, enum.Enum):
         return _enum_connector(widget, kind)

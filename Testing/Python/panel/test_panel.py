@@ -521,6 +521,35 @@ def test_settings_of_a_saved_scene_come_back(panel, loaded, head, tmp_path, ente
     assert panel.source.GetName() == panel.ui.inputVolumeSelector.currentNode().GetName() == "Other"
 
 
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        ("device", "QUANTUM"),
+        ("band", "THE_LOST_BAND"),
+        ("alpha", "7.5"),
+        ("alpha", "nan"),
+        ("versions", "1"),
+        ("seed", "many"),
+        ("heatmapOpacity", ""),
+    ],
+)
+def test_setting_that_another_version_saved_gives_way_to_the_default(panel, loaded, tmp_path, name, saved):
+    panel.ui.keepFilesCheckBox.checked = True
+    node, default = panel._parameterNode.parameterNode, getattr(panel._parameterNode, name)
+    node.SetDisableModifiedEvent(True)
+    node.SetParameter(name, saved)
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    slicer.mrmlScene.Commit()
+    node.SetDisableModifiedEvent(False)
+    slicer.mrmlScene.Clear(0)
+    slicer.mrmlScene.Import()
+    panel.enter()
+    assert panel.ui.logText.toPlainText().count(f"'{name}' is replaced by its default") == 1
+    assert getattr(panel._parameterNode, name) == default
+    assert panel._parameterNode.keepFiles and panel.source.GetName() == "Head"
+    assert panel.ui.checkButton.enabled
+
+
 def test_widgets_let_go_of_the_parameter_node_when_the_panel_does(panel, loaded):
     before = panel._parameterNode
     panel.setParameterNode(None)
