@@ -9,9 +9,9 @@ Every line of standard output is one JSON object, told apart by "event":
     {"event": "result", "file": "..."}                          after calibrate
     {"event": "error", "message": "one sentence"}
 Anything that libraries print goes to standard error. Exit codes: `control.ExitCode`. The worker stops, with
-nothing half-written, on SIGINT, on SIGTERM, when its parent ends, or when the parent closes the pipe that is
-its standard input. It removes the folder named by --scratch if the parent has ended before: nobody else
-would, and a patient's scan is in there.
+nothing half-written, on SIGINT, on SIGTERM, or when the pipe that is its standard input closes: because the
+caller cancels, or because it was killed. It then removes the folder named by --scratch: after a kill nobody
+else would, and a patient's scan is in there.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ import dataclasses
 import json
 import os
 import shutil
-import stat
 import sys
 import threading
-import time
 import traceback
 import warnings
 from pathlib import Path
@@ -34,11 +32,9 @@ from MedShieldLib import heap
 from MedShieldLib.control import Control, ExitCode
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.extras import how_to_install
+from MedShieldLib.lifeline import Lifeline
 
 Job = TypeVar("Job")
-
-# A standard input that is at its end from the start never was a parent's lifeline.
-_LIFELINE_S = 0.5
 
 
 class Reporter:
@@ -63,15 +59,15 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """Run one job and leave the process with its exit code."""
     heap.keep_for_reuse()
     reporter = Reporter(_own_stdout())
-    control, parent = Control(reporter.progress), os.getppid()
-    arguments: argparse.Namespace | None = None
+    control, lifeline = Control(reporter.progress), Lifeline()
+    scratch: Path | None = None
     warnings.showwarning = lambda message, *_, **__: reporter.send("log", message=str(message))
-    threading.Thread(target=_follow_stdin, args=(control,), daemon=True).start()
-    threading.Thread(target=_follow_parent, args=(control, parent), daemon=True).start()
     code = ExitCode.FAULT
     try:
-        arguments = given = _parser().parse_args(argv)
-        code = control.run(lambda: given.run(given, control, reporter))
+        arguments = _parser().parse_args(argv)
+        scratch = arguments.scratch
+        lifeline.watch(control.cancel, is_held=scratch is not None)
+        code = control.run(lambda: arguments.run(arguments, control, reporter))
     except SystemExit:  # --help
         code = ExitCode.CLEAN
     except InputError as error:
@@ -90,8 +86,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         reporter.send("error", message=f"{type(error).__name__}: {str(error) or 'no message'}")
     finally:
         sys.stderr.flush()
-        scratch = getattr(arguments, "scratch", None)
-        if scratch and os.getppid() != parent:
+        if scratch and lifeline.is_cut:
             shutil.rmtree(scratch, ignore_errors=True)
         os._exit(code)  # a cancelled job may still be inside a native call
 
@@ -138,11 +133,11 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--series")
     check.add_argument("--component", type=int)
     check.add_argument("--versions", type=int)
-    check.add_argument("--scratch", type=Path, help="the caller's folder, removed if the caller has ended")
+    check.add_argument("--scratch", type=Path, help="the caller's folder, removed when it closes the pipe")
     check.set_defaults(run=_check)
     calibrate = commands.add_parser("calibrate", help="calibrate on clean volumes", allow_abbrev=False)
     calibrate.add_argument("folder", type=Path)
-    calibrate.set_defaults(run=_calibrate)
+    calibrate.set_defaults(run=_calibrate, scratch=None)
     for command in (check, calibrate):
         command.add_argument("--target", required=True, help="built-in name or JSON file")
         command.add_argument("--out", type=Path, required=True)
@@ -156,27 +151,6 @@ def _own_stdout() -> TextIO:
     stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="\n")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return stream
-
-
-def _follow_stdin(control: Control) -> None:
-    """Stop when the parent closes its end of a pipe; terminals, files and /dev/null say nothing."""
-    begin = time.monotonic()
-    try:
-        if not stat.S_ISFIFO(os.fstat(0).st_mode):
-            return
-        while os.read(0, 4096):
-            pass
-    except OSError:
-        return
-    if time.monotonic() - begin > _LIFELINE_S:
-        control.cancel()
-
-
-def _follow_parent(control: Control, parent: int) -> None:
-    """Stop when the parent is gone (where the system then names another one)."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    control.cancel()
 
 
 if __name__ == "__main__":

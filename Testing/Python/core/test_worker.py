@@ -152,32 +152,68 @@ def test_cancel_leaves_nothing_behind(how, head, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_worker_ends_with_its_parent_and_removes_its_folder(head, tmp_path):
+# A launcher that lives on when its caller is killed, as Slicer's may: the worker keeps its parent process.
+LAUNCHER = (sys.executable, "-c", "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))")
+# Does what Slicer does, and is killed.
+CALLER = """
+import sys, time
+from pathlib import Path
+from MedShieldLib.slicer.process import WorkerProcess
+worker = WorkerProcess(sys.argv[2:], Path(sys.argv[1]), lambda event: print(event, flush=True))
+print(worker.pid, flush=True)
+while not worker.poll().is_over:
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("launcher", [(), LAUNCHER], ids=("direct", "through a launcher"))
+def test_worker_of_a_killed_caller_ends_and_removes_the_folder(head, tmp_path, launcher):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     volume = shutil.copy(head, scratch)
     arguments = [*WORKER, "check", volume, "--target", "brain-tissue", "--out", str(scratch / "out")]
-    arguments += ["--scratch", str(scratch)]
-    code = "import subprocess, sys; p = subprocess.Popen(sys.argv[1:]); print(p.pid, flush=True); p.wait()"
+    command = [sys.executable, "-c", CALLER, str(scratch), *launcher, *arguments, "--scratch", str(scratch)]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", code, *arguments], **pipes) as parent:
-        worker = psutil.Process(int(parent.stdout.readline()))
-        wait_for_segmenting(parent)
-        os.kill(parent.pid, signal.SIGKILL)
-    gone_by = time.monotonic() + 10
-    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < gone_by, "the worker outlived its parent"
-        time.sleep(0.1)
+    with subprocess.Popen(command, **pipes) as caller:
+        started = psutil.Process(int(caller.stdout.readline()))
+        wait_for_segmenting(caller)
+        processes = [started, *started.children(recursive=True)]
+        assert len(processes) == 1 + bool(launcher)
+        os.kill(caller.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE], "it outlived its caller"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_of_a_caller_who_cancels_is_left_to_the_caller(head, tmp_path):
+def test_folder_of_a_caller_who_lives_is_left_to_it(head, tmp_path):
     arguments = ("check", head, "--target", "brain-tissue", "--out", tmp_path / "out", "--scratch", tmp_path)
     with start(*arguments, stdin=subprocess.PIPE) as worker:
         wait_for_segmenting(worker)
-        worker.stdin.close()
+        worker.send_signal(signal.SIGTERM)
         assert worker.wait(30) == 3
-    assert tmp_path.is_dir()
+        assert tmp_path.is_dir()
+
+
+def test_caller_who_was_killed_at_once_is_noticed(piece, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    options = {"stdin": None, "input": ""}
+    arguments = ("check", piece, "--target", "brain-tissue", "--out", scratch / "out", "--scratch", scratch)
+    assert speak(*arguments, **options)[0] == 3
+    assert not scratch.exists()
+
+
+def test_standard_input_is_the_lifelines_alone():
+    """Else libraries that look at it when they are loaded hang on Windows."""
+    job = "raise worker.InputError(f'{os.fstat(0).st_mode == os.stat(os.devnull).st_mode}.')"
+    code = f"import os\nfrom MedShieldLib import jobs, worker\ndef run(*_):\n    {job}\n"
+    code += "jobs.CheckJob.run = run\nworker.main()"
+    with subprocess.Popen(
+        [*PATCHED, code, "check", "x", "--target", "y", "--out", "z"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as worker:
+        assert json.loads(worker.stdout.readline()) == {"event": "error", "message": "True."}
 
 
 def test_standard_input_that_is_closed_from_the_start_is_no_cancel(piece, tmp_path):

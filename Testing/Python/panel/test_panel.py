@@ -181,7 +181,7 @@ def test_closing_slicer_stops_the_check(panel, loaded):
 
 def test_worker_ends_when_slicer_is_killed(panel, loaded):
     job = started(panel)
-    # In test_worker.py the worker removes that folder, when its parent is really gone.
+    # In test_worker.py a caller is really killed, and its worker removes that folder.
     assert job._arguments[-2:] == ["--scratch", job._folder]
     job._worker._process.stdin.close()  # what the system does when Slicer is gone
     harness.spin(lambda: not alive(job.pid), 30)
