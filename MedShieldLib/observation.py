@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from MedShieldLib import converter, detector, slabs
-from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib import converter, detector, second_opinion, slabs
+from MedShieldLib.errors import Cancelled
 from MedShieldLib.stopwatch import Stopwatch
-from MedShieldLib.targets.base import Target
+from MedShieldLib.targets.base import Target, answer_of
 from MedShieldLib.versions import Source, Version, votes
 from MedShieldLib.volume import Volume
 
@@ -35,7 +35,9 @@ class Observation:
         features: see `detector.novelty_features`.
         profile: log10 power per shell of `detector.PROFILE_EDGES`.
         reformed: the mean of the versions that stayed in place and vote, float32.
-        timings_s: seconds in the target ("target") and in our own code ("versions", "evidence").
+        timings_s: seconds in the target ("target"), in our own code ("versions", "evidence"), and in both
+            for a second opinion ("second opinion").
+        contradictions: (M, 2), see `second_opinion.contradictions`; None where nobody was asked.
     """
 
     source: Source = field(repr=False)
@@ -48,6 +50,7 @@ class Observation:
     profile: np.ndarray = field(repr=False)
     reformed: Volume
     timings_s: dict[str, float]
+    contradictions: np.ndarray | None = None
 
 
 def observe(
@@ -57,22 +60,27 @@ def observe(
     seed: int,
     progress: Progress = lambda fraction, step: None,
     cancelled: IsCancelled = lambda: False,
+    second: Target | None = None,
 ) -> Observation:
-    """Ask the target about a volume and about one draw of each version.
+    """Ask the target about a volume and about one draw of each version, and a second target for its opinion.
 
     Raises:
-        InputError: if the target cannot segment the volume.
+        InputError: if a target cannot segment the volume.
         Cancelled: when `cancelled()` says so; asked before every inference.
     """
     watch, rng = Stopwatch(), np.random.default_rng(seed)
     source = Source(volume, target.grid(volume), target.finest_mm)
+    steps = len(versions) + 2 + (second is not None)
 
-    def ask(seen: Volume, step: int, name: str) -> np.ndarray:
+    def begin(step: int, name: str) -> None:
         if cancelled():
             raise Cancelled
-        progress(step / (len(versions) + 2), name)
+        progress(step / steps, name)
+
+    def ask(seen: Volume, step: int, name: str) -> np.ndarray:
+        begin(step, name)
         with watch.of("target"):
-            return _checked(target, target.probabilities(seen))
+            return answer_of(target, seen)
 
     answer = ask(volume, 0, "Segmenting the volume as it is")
     vote, unrest = np.zeros_like(answer), np.zeros(answer.shape[1:], np.float32)
@@ -90,7 +98,12 @@ def observe(
                 in_place += 1
             disagreements.append(_pool(answer, other, vote if votes(version) else None, unrest))
             samples.append(detector.sample(other))
-    progress((len(versions) + 1) / (len(versions) + 2), "Measuring the spectrum")
+    contradictions = None
+    if second is not None:
+        begin(len(versions) + 1, f"Segmenting for a second opinion ({second.name})")
+        with watch.of("second opinion"):
+            contradictions = second_opinion.contradictions(target, answer, second, volume, seed)
+    progress((steps - 1) / steps, "Measuring the spectrum")
     with watch.of("evidence"):
         vote /= max(1, sum(map(votes, versions)))
         unrest /= 2 * len(versions)
@@ -109,6 +122,7 @@ def observe(
         profile,
         volume.with_voxels(reformed),
         watch.seconds,
+        contradictions,
     )
 
 
@@ -127,16 +141,3 @@ def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray | None, unrest
         return detector.sums_of(distance, ours, theirs)
 
     return detector.disagreement_of_sums(slabs.each(answer, add, axis=1))
-
-
-def _checked(target: Target, answer: np.ndarray) -> np.ndarray:
-    classes = len(target.structures) + 1
-    if answer.ndim != 4 or answer.shape[0] != classes:
-        raise InputError(
-            f"Target '{target.name}' answered with shape {answer.shape}; expected {classes} classes in 3D."
-        )
-    if not np.isfinite(answer).all():
-        raise InputError(
-            f"Target '{target.name}' answered with NaN or Inf for this volume; it cannot be used here."
-        )
-    return answer
