@@ -33,6 +33,7 @@ DEFENCES = (
     "park-2020",
     "shield-quick",
     "shield",
+    "shield-second",
 )
 QUICK_DEFENCES = ("none", "gaussian", "frequency-refinement", "spectrum-only", "shield-quick", "shield")
 # The alarm rate of every figure.
@@ -50,7 +51,7 @@ KNOWING = (
     "adaptive-stability:steps=100",
 )
 # Who they know.
-SHIELDS = ("shield-quick", "shield")
+SHIELDS = ("shield-quick", "shield", "shield-second")
 
 
 class Kind(str, Enum):
