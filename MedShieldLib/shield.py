@@ -167,7 +167,7 @@ class Shield:
     def attack_score(self, seen: Observation) -> float:
         """The score that `clean_scores` is to be compared with."""
         instability = self.calibration.normaliser.instability(seen.disagreements, seen.dispersions)
-        if seen.contradictions is None:
+        if self.second is None or seen.contradictions is None:
             return float(instability)
         return float(self.calibration.fusion.fused(instability, seen.contradictions))
 

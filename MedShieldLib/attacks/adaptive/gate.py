@@ -1,7 +1,7 @@
 """The shield's check as its attacker rebuilds it: differentiable, with draws of the attacker's own.
 
 Knows how to look at one input; how to search with what it sees is in the attacks' files, and how to look
-through a second target, where the shield asks one, in `ally.py`.
+through a second target, where the shield asks one, in `second_target.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from MedShieldLib import detector
-from MedShieldLib.attacks.adaptive.ally import Ally
+from MedShieldLib.attacks.adaptive.second_target import SecondTarget
 from MedShieldLib.attacks.adaptive.views import answer_to_view, disagreement
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
@@ -28,13 +28,13 @@ class Look:
     Attributes:
         harm: gradient of the soft Dice loss of the plain answer, of the shape of the input.
         alarm: gradient of the attack score.
-        instability: the shield's attack score, estimated from the attacker's draws.
-        ratio: instability / the largest that raises no alarm; silent up to 1.
+        score: the shield's attack score, estimated from the attacker's draws.
+        ratio: score / the largest that raises no alarm; silent up to 1.
     """
 
     harm: torch.Tensor
     alarm: torch.Tensor
-    instability: float
+    score: float
     ratio: float
 
 
@@ -54,7 +54,7 @@ class Gate:
         self.case, self.versions = case, shield.calibration.versions
         self.rounds = max(1, -(-draws // len(self.versions)))
         self.scale = shield.calibration.normaliser
-        self.ally = Ally.of(case, shield)
+        self.second = SecondTarget.of(case, shield)
         self.threshold = loudest_silent(shield)
 
     def look(self, x: torch.Tensor) -> Look:
@@ -111,9 +111,9 @@ class Gate:
 
     def _opinion(self, p: torch.Tensor, x: torch.Tensor, seed: int) -> torch.Tensor:
         """(M, 2) how far the second target contradicts the answer `p`; (0,) where the shield asks none."""
-        if self.ally is None:
+        if self.second is None:
             return torch.zeros(0)
-        return self.ally.contradictions(p, self.case.written(x), self.case.change(x), seed)
+        return self.second.contradictions(p, self.case.written(x), self.case.change(x), seed)
 
     def _heard(
         self, p: torch.Tensor, others: list[torch.Tensor], opinion: torch.Tensor
@@ -131,7 +131,7 @@ class Gate:
     def _score(self, apart: torch.Tensor, spread: torch.Tensor, opinion: torch.Tensor) -> torch.Tensor:
         """`Shield.attack_score`, differentiable."""
         instability = self._instability(apart, spread)
-        return instability if self.ally is None else self.ally.fused(instability, opinion)
+        return instability if self.second is None else self.second.fused(instability, opinion)
 
     def _instability(self, apart: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         """`Normaliser.instability`, differentiable: of (V, S) disagreements and (P, S) dispersions."""

@@ -188,8 +188,8 @@ def test_rebuilt_second_opinion_is_the_shields_own(doubting):
 def test_alarm_gradient_goes_through_whichever_target_is_louder(doubting, loud):
     """The network whose answer decides is the one that the gradient leads through: finite differences."""
     case, gate, x = attacked_case(doubting)
-    factor = {"instability": 1e-6, "opinion": 1e3}[loud] * gate.ally.scale.factor
-    gate.ally = replace(gate.ally, scale=replace(gate.ally.scale, factor=factor))
+    factor = {"instability": 1e-6, "opinion": 1e3}[loud] * gate.second.scale.factor
+    gate.second = replace(gate.second, scale=replace(gate.second.scale, factor=factor))
     state = case.generator.get_state()
     alarm = gate.look(x).alarm
     step = 0.002 * EPS * alarm / alarm.abs().max()

@@ -21,7 +21,7 @@ from MedShieldLib.volume import Volume
 
 
 @dataclass(frozen=True)
-class Ally:
+class SecondTarget:
     """The second target and the clean volume of a case.
 
     Attributes:
@@ -37,7 +37,7 @@ class Ally:
     scale: Fusion
 
     @classmethod
-    def of(cls, case: Case, shield: Shield) -> Ally | None:
+    def of(cls, case: Case, shield: Shield) -> SecondTarget | None:
         """None if the shield asks nobody else.
 
         Raises:
