@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +20,9 @@ from MedShieldLib import shifts
 from MedShieldLib.detector import PROFILE_EDGES, Normaliser, pairs
 from MedShieldLib.effort import QUICK
 from MedShieldLib.errors import InputError
+from MedShieldLib.fusion import Fusion
 from MedShieldLib.observation import IsCancelled, Progress, observe
+from MedShieldLib.second_opinion import matches
 from MedShieldLib.targets.base import Target
 from MedShieldLib.versions import Moved, Version, from_json, to_json, votes
 from MedShieldLib.volume import Volume
@@ -28,6 +30,34 @@ from MedShieldLib.volume import Volume
 SCHEMA = "medshield-calibration/2"
 _DATA = Path(__file__).parent / "data"
 _MUST_BE_FINITE = ("disagreements", "dispersions", "features")
+
+
+@dataclass(frozen=True)
+class SecondOpinion:
+    """What a second target said about the N clean volumes of a calibration.
+
+    Attributes:
+        target_name, target_sha256: the second target.
+        structures: what both targets draw, see `second_opinion.matches`.
+        contradictions: (N, M, 2), see `second_opinion.contradictions`.
+    """
+
+    target_name: str
+    target_sha256: str
+    structures: tuple[str, ...]
+    contradictions: np.ndarray = field(repr=False)
+
+    @classmethod
+    def of_targets(
+        cls, target: Target, second: Target, contradictions: Sequence[np.ndarray | None]
+    ) -> SecondOpinion:
+        """From the contradictions (M, 2) of every clean volume."""
+        structures = tuple(name for name, _, _ in matches(target.structures, second.structures))
+        return cls(second.name, second.sha256, structures, _stored(np.array(contradictions)))
+
+    def of(self, rows: np.ndarray) -> SecondOpinion:
+        """That about some of the volumes, by a boolean array (N,)."""
+        return replace(self, contradictions=self.contradictions[rows])
 
 
 @dataclass(frozen=True)
@@ -43,6 +73,7 @@ class Calibration:
         dispersions: (N, P, S), see `detector.dispersions`.
         feature_names, features: (F,) and (N, F).
         profiles: (N, B) log10 power per shell of `detector.PROFILE_EDGES`, NaN where there was none.
+        second: that of another target about the same volumes, if it was asked.
     """
 
     name: str
@@ -56,6 +87,7 @@ class Calibration:
     feature_names: tuple[str, ...]
     features: np.ndarray = field(repr=False)
     profiles: np.ndarray = field(repr=False)
+    second: SecondOpinion | None = None
 
     @property
     def n_subjects(self) -> int:
@@ -68,16 +100,37 @@ class Calibration:
         return Normaliser.fit(self.disagreements, self.dispersions, self.features)
 
     @cached_property
+    def fusion(self) -> Fusion:
+        """The scale of the second opinion over all rows; there must be one."""
+        assert self.second is not None
+        own = self.normaliser.instability(self.disagreements, self.dispersions)
+        return Fusion.fit(own, self.second.contradictions)
+
+    @cached_property
     def instability(self) -> np.ndarray:
         """(N,) clean scores, each on a scale fitted without its own subject (cross-conformal, Vovk 2015)."""
         return self._left_out(
-            lambda scale, rows: scale.instability(self.disagreements[rows], self.dispersions[rows])
+            lambda others, mine: others.normaliser.instability(mine.disagreements, mine.dispersions)
         )
 
     @cached_property
     def novelty(self) -> np.ndarray:
         """(N,) clean scores, likewise."""
-        return self._left_out(lambda scale, rows: scale.novelty(self.features[rows]))
+        return self._left_out(lambda others, mine: others.normaliser.novelty(mine.features))
+
+    @cached_property
+    def contradiction(self) -> np.ndarray:
+        """(N,) clean scores of the second opinion, likewise."""
+        return self._left_out(lambda others, mine: others.fusion.contradiction(_contradictions(mine)))
+
+    @cached_property
+    def fused(self) -> np.ndarray:
+        """(N,) clean scores of instability and second opinion together, likewise."""
+        return self._left_out(
+            lambda others, mine: others.fusion.fused(
+                others.normaliser.instability(mine.disagreements, mine.dispersions), _contradictions(mine)
+            )
+        )
 
     @cached_property
     def per_version(self) -> np.ndarray:
@@ -187,6 +240,8 @@ class Calibration:
             for name in ("subjects", "shift_names", "feature_names"):
                 data[name] = tuple(data[name])
             data["versions"] = tuple(from_json(v) for v in data["versions"])
+            if "second" in data:
+                data["second"] = _second_from(data["second"])
             calibration = cls(**data)
             calibration._require_consistent()
         except OSError as error:
@@ -223,15 +278,39 @@ class Calibration:
                 f"the '{target.name}' given; run medshield calibrate for this one."
             )
 
-    def _left_out(self, score) -> np.ndarray:
+    def require_second(self, second: Target) -> None:
+        """Refuse a second target whose clean contradictions are not here.
+
+        Raises:
+            InputError: if there is no second opinion, or that of another target or of other weights.
+        """
+        known = self.second and (self.second.target_name, self.second.target_sha256)
+        if known != (second.name, second.sha256):
+            raise InputError(
+                f"Calibration '{self.name}' holds no second opinion of the '{second.name}' given; make one "
+                "that does with medshield calibrate --second-opinion."
+            )
+
+    def of(self, rows: np.ndarray) -> Calibration:
+        """Only some rows, by a boolean array (N,)."""
+        return replace(
+            self,
+            subjects=tuple(np.array(self.subjects)[rows]),
+            shift_names=tuple(np.array(self.shift_names)[rows]),
+            disagreements=self.disagreements[rows],
+            dispersions=self.dispersions[rows],
+            features=self.features[rows],
+            profiles=self.profiles[rows],
+            second=self.second and self.second.of(rows),
+        )
+
+    def _left_out(self, score: Callable[[Calibration, Calibration], np.ndarray]) -> np.ndarray:
+        """`score(others, mine)` for the rows of each subject, which those of all others must judge."""
         subjects, scores = np.array(self.subjects), np.empty(len(self.subjects))
         for subject in set(self.subjects):
             mine = subjects == subject
             others = ~mine if (~mine).any() else mine
-            scale = Normaliser.fit(
-                self.disagreements[others], self.dispersions[others], self.features[others]
-            )
-            scores[mine] = score(scale, mine)
+            scores[mine] = score(self.of(others), self.of(mine))
         return scores
 
     def _require_consistent(self) -> None:
@@ -251,8 +330,16 @@ class Calibration:
             raise ValueError("nothing to vote with")
         if not all(np.isfinite(getattr(self, name)).all() for name in _MUST_BE_FINITE):
             raise ValueError("not finite")
+        if self.second is not None:
+            shape = (n, len(self.second.structures), 2)
+            if self.second.contradictions.shape != shape or not self.second.structures:
+                raise ValueError("contradictions of another shape")
+            if not np.isfinite(self.second.contradictions).all():
+                raise ValueError("not finite")
 
     def _text(self) -> str:
+        # A file without a second opinion is written as it always was, so that its hash stays.
+        second = {} if self.second is None else {"second": _plain(self.second)}
         return json.dumps(
             {
                 "schema": SCHEMA,
@@ -267,6 +354,7 @@ class Calibration:
                 "dispersions": _rounded(self.dispersions),
                 "features": _rounded(self.features),
                 "profiles": _rounded(self.profiles),
+                **second,
             }
         )
 
@@ -280,6 +368,7 @@ def calibrate(
     augmentations: Sequence[shifts.Shift] = shifts.CALIBRATION,
     per_volume: int | None = None,
     stand_ins: Mapping[str, Target] | None = None,
+    second: Target | None = None,
     seed: int = 0,
     progress: Progress = lambda fraction, step: None,
     cancelled: IsCancelled = lambda: False,
@@ -296,6 +385,7 @@ def calibrate(
             None takes all. Subjects differ more than the shifts of one subject, so a slow target needs few.
         stand_ins: by subject, targets that answer in place of `target`: alike, but trained without that
             subject. A target is steadier on what it was trained on than on anything new.
+        second: another target that gives its opinion of every volume as well.
         seed: of the shifts and of the draws.
         progress: called as progress(fraction, step).
         cancelled: asked before every inference.
@@ -306,39 +396,73 @@ def calibrate(
     """
     if not volumes:
         raise InputError("There is no clean volume to calibrate on; name a folder with at least one.")
-    disagreements, dispersions, features, profiles = (
+    disagreements, dispersions, features, profiles, contradictions = (
+        [],
         [],
         [],
         [],
         [],
     )  # and not the observations, which hold whole volumes
-    jobs = [
-        (subject, volume, shift)
-        for n, (subject, volume) in enumerate(volumes)
-        for shift in _in_turn(augmentations, per_volume, n)
-    ]
-    for n, (subject, volume, shift) in enumerate(jobs):
-        progress(n / len(jobs), f"{subject}: {shift.__name__.replace('_', ' ')}")
-        shifted = shifts.apply(shift, volume, seed + n)
-        answering = (stand_ins or {}).get(subject, target)
-        seen = observe(answering, shifted, versions, seed + 7919 * n, cancelled=cancelled)
+    rows = Rows(target, volumes, augmentations, per_volume, stand_ins or {}, seed)
+    for row in rows.each(progress):
+        seen = observe(row.target, row.volume, versions, row.seed, cancelled=cancelled, second=second)
         disagreements.append(seen.disagreements)
         dispersions.append(seen.dispersions)
         features.append(seen.features)
         profiles.append(seen.profile)
+        contradictions.append(seen.contradictions)
     return Calibration(
         name or f"{target.name}, {len(volumes)} volumes",
         target.name,
         target.sha256,
         tuple(versions),
-        tuple(subject for subject, _, _ in jobs),
-        tuple(shift.__name__ for _, _, shift in jobs),
+        rows.subjects,
+        rows.shift_names,
         _stored(np.array(disagreements)),
         _stored(np.array(dispersions)),
         tuple(features[0]),
         _stored(np.array([list(row.values()) for row in features])),
         _stored(np.array(profiles)),
+        None if second is None else SecondOpinion.of_targets(target, second, contradictions),
     )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One clean volume under one shift, who answers to it, and the seed of the draws."""
+
+    target: Target
+    volume: Volume
+    seed: int
+
+
+class Rows:
+    """What a calibration looks at, in order; the same volumes for the same arguments, see `calibrate`."""
+
+    def __init__(
+        self,
+        target: Target,
+        volumes: Sequence[tuple[str, Volume]],
+        augmentations: Sequence[shifts.Shift],
+        per_volume: int | None,
+        stand_ins: Mapping[str, Target],
+        seed: int,
+    ) -> None:
+        self._target, self._stand_ins, self._seed = target, stand_ins, seed
+        self._jobs = [
+            (subject, volume, shift)
+            for n, (subject, volume) in enumerate(volumes)
+            for shift in _in_turn(augmentations, per_volume, n)
+        ]
+        self.subjects = tuple(subject for subject, _, _ in self._jobs)
+        self.shift_names = tuple(shift.__name__ for _, _, shift in self._jobs)
+
+    def each(self, progress: Progress) -> Iterator[Row]:
+        """The rows, made one at a time."""
+        for n, (subject, volume, shift) in enumerate(self._jobs):
+            progress(n / len(self._jobs), f"{subject}: {shift.__name__.replace('_', ' ')}")
+            shifted = shifts.apply(shift, volume, self._seed + n)
+            yield Row(self._stand_ins.get(subject, self._target), shifted, self._seed + 7919 * n)
 
 
 def _in_turn(augmentations: Sequence[shifts.Shift], count: int | None, turn: int) -> list[shifts.Shift]:
@@ -347,6 +471,20 @@ def _in_turn(augmentations: Sequence[shifts.Shift], count: int | None, turn: int
     if count is None or count > len(others):
         return [first, *others]
     return [first, *(others[(turn * (count - 1) + n) % len(others)] for n in range(count - 1))]
+
+
+def _second_from(data: dict) -> SecondOpinion:
+    contradictions = np.array(data.pop("contradictions"), dtype=float)
+    return SecondOpinion(structures=tuple(data.pop("structures")), contradictions=contradictions, **data)
+
+
+def _plain(second: SecondOpinion) -> dict:
+    return {**asdict(second), "contradictions": _rounded(second.contradictions)}
+
+
+def _contradictions(calibration: Calibration) -> np.ndarray:
+    assert calibration.second is not None
+    return calibration.second.contradictions
 
 
 def _stored(x: np.ndarray) -> np.ndarray:

@@ -44,6 +44,7 @@ VolumePath = Annotated[Path, typer.Argument(metavar="VOLUME", help="NIfTI, NRRD,
 TargetName = Annotated[str, typer.Option("--target", "-t", help="brain-tissue, deepbet, or a JSON file.")]
 Series = Annotated[str | None, typer.Option(help="Which series of a DICOM folder.")]
 Component = Annotated[int | None, typer.Option(min=0, help="Which component of a 4D or vector image.")]
+SecondOpinion = Annotated[str | None, typer.Option(help="Another target to ask as well.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the code in a TorchScript model without asking.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
@@ -102,15 +103,19 @@ def check(
     quick: Annotated[
         bool, typer.Option("--quick", help=f"As --versions {QUICK}: faster, and easier to fool.")
     ] = False,
+    second_opinion: SecondOpinion = None,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
     """Check VOLUME for tampering, segment it, and write the results to a folder."""
-    _agree_to_foreign_code(target, trust)
+    for name in filter(None, (target, second_opinion)):
+        _agree_to_foreign_code(name, trust)
     if quick and versions is not None:
         raise InputError("--quick and --versions contradict each other; give one of them.")
     count = QUICK if quick else versions
-    job = CheckJob(volume, target, out, calibration, alpha, seed, series, component, force, count)
+    job = CheckJob(
+        volume, target, out, calibration, alpha, seed, series, component, force, count, second_opinion
+    )
     result = _run(job.run)
     terminal.show_check(result, out)
     raise typer.Exit(result.verdict.exit_code)
@@ -141,13 +146,15 @@ def calibrate(
     folder: Annotated[Path, typer.Argument(help="Clean volumes; its sub-folders are DICOM series.")],
     target: TargetName,
     out: Annotated[Path, typer.Option("--out", "-o", help="File for the calibration.")],
+    second_opinion: SecondOpinion = None,
     seed: Seed = 0,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
     """Learn how a target behaves on clean volumes like yours."""
-    _agree_to_foreign_code(target, trust)
-    job = CalibrateJob(folder, target, out, seed, force)
+    for name in filter(None, (target, second_opinion)):
+        _agree_to_foreign_code(name, trust)
+    job = CalibrateJob(folder, target, out, seed, force, second_opinion)
     terminal.show_calibration(_run(job.run), out)
 
 

@@ -42,6 +42,7 @@ class CheckJob:
         component: which component of a vector or 4D image.
         force: replace results that `out` already holds.
         versions: how many versions of the volume; fewer are faster, and easier to fool. None takes all.
+        second_opinion: another target, by built-in name or JSON path, that is asked as well.
     """
 
     volume: Path
@@ -54,6 +55,7 @@ class CheckJob:
     component: int | None = None
     force: bool = False
     versions: int | None = None
+    second_opinion: str | None = None
 
     def run(self, control: Control) -> CheckResult:
         """Raises InputError or Cancelled; writes all results or nothing."""
@@ -72,6 +74,7 @@ class CheckJob:
             alpha=self.alpha,
             seed=self.seed,
             versions=self.versions,
+            second=None if self.second_opinion is None else load_target(self.second_opinion),
         )
         result = shield.check_and_segment(volume, control.part(0.05, 0.9), control.cancelled)
         control.progress(0.9, "Writing the results")
@@ -83,13 +86,23 @@ class CheckJob:
 
 @dataclass(frozen=True)
 class CalibrateJob:
-    """Calibrate a target on a folder of clean volumes, one of each subject."""
+    """Calibrate a target on a folder of clean volumes, one of each subject.
+
+    Attributes:
+        folder: with the volumes.
+        target: built-in name or JSON path.
+        out: file for the calibration.
+        seed: of the benign shifts and of the versions.
+        force: replace what is there.
+        second_opinion: another target that is asked as well, so that checks can ask it.
+    """
 
     folder: Path
     target: str
     out: Path
     seed: int = 0
     force: bool = False
+    second_opinion: str | None = None
 
     def run(self, control: Control) -> Calibration:
         """Raises InputError or Cancelled; writes the whole file or nothing."""
@@ -100,6 +113,7 @@ class CalibrateJob:
         require_new_file(self.out, self.force)
         volumes = self._read(control.stage(0.0, 0.05))
         target = load_target(self.target)
+        second = None if self.second_opinion is None else load_target(self.second_opinion)
         versions = choose(
             target,
             [volume for _, volume in volumes[:_ENOUGH_TO_CHOOSE]],
@@ -112,6 +126,7 @@ class CalibrateJob:
             volumes,
             versions,
             per_volume=max(_LEAST_SHIFTS, math.ceil(_ENOUGH_SCORES / len(volumes))),
+            second=second,
             seed=self.seed,
             progress=control.part(0.2, 0.99),
             cancelled=control.cancelled,

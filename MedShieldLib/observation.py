@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from MedShieldLib import converter, detector, slabs
-from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib import converter, detector, second_opinion, slabs
+from MedShieldLib.errors import Cancelled
 from MedShieldLib.stopwatch import Stopwatch
-from MedShieldLib.targets.base import Target
+from MedShieldLib.targets.base import Target, answer_of
 from MedShieldLib.versions import Draw, Source, Version, votes
 from MedShieldLib.volume import Volume
 
@@ -39,8 +39,9 @@ class Observation:
         profile: log10 power per shell of `detector.PROFILE_EDGES`.
         reformed: the mean of the versions that stayed in place and vote, float32; no voxel moves far, see
             `versions.MOST_CHANGE`.
-        timings_s: seconds in the target ("target") and in our own code ("versions", "evidence"), most of it
-            at the same time.
+        timings_s: seconds in the target ("target"), in our own code ("versions", "evidence"), most of it at
+            the same time, and in both for a second opinion ("second opinion").
+        contradictions: (M, 2), see `second_opinion.contradictions`; None where nobody was asked.
     """
 
     source: Source = field(repr=False)
@@ -53,6 +54,7 @@ class Observation:
     profile: np.ndarray = field(repr=False)
     reformed: Volume
     timings_s: dict[str, float]
+    contradictions: np.ndarray | None = None
 
 
 def observe(
@@ -62,22 +64,27 @@ def observe(
     seed: int,
     progress: Progress = lambda fraction, step: None,
     cancelled: IsCancelled = lambda: False,
+    second: Target | None = None,
 ) -> Observation:
-    """Ask the target about a volume and about one draw of each version.
+    """Ask the target about a volume and about one draw of each version, and a second target for its opinion.
 
     Raises:
-        InputError: if the target cannot segment the volume.
+        InputError: if a target cannot segment the volume.
         Cancelled: when `cancelled()` says so; asked before every inference.
     """
     watch, rng = Stopwatch(), np.random.default_rng(seed)
     source = Source(volume, target.grid(volume), target.finest_mm)
+    steps = len(versions) + 2 + (second is not None)
 
-    def ask(seen: Volume, step: int, name: str) -> np.ndarray:
+    def begin(step: int, name: str) -> None:
         if cancelled():
             raise Cancelled
-        progress(step / (len(versions) + 2), name)
+        progress(step / steps, name)
+
+    def ask(seen: Volume, step: int, name: str) -> np.ndarray:
+        begin(step, name)
         with watch.of("target"):
-            return _checked(target, target.probabilities(seen))
+            return answer_of(target, seen)
 
     def draw(version: Version) -> Draw:
         with watch.of("versions"):
@@ -100,7 +107,12 @@ def observe(
             draws = [own.submit(draw, following) for following in versions[n + 1 : n + 2]]
             name = f"Segmenting version {n + 1} of {len(versions)} ({version.kind})"
             gathering.append(own.submit(gather, version, drawn, ask(drawn.volume, n + 1, name)))
-        progress((len(versions) + 1) / (len(versions) + 2), "Weighing the evidence")
+        contradictions = None
+        if second is not None:
+            begin(len(versions) + 1, f"Segmenting for a second opinion ({second.name})")
+            with watch.of("second opinion"):
+                contradictions = second_opinion.contradictions(target, answer, second, volume, seed)
+        progress((steps - 1) / steps, "Weighing the evidence")
         for each in gathering:
             each.result()
     with watch.of("evidence"):
@@ -119,6 +131,7 @@ def observe(
         measured.result(),
         volume.with_voxels(gathered.reformed),
         watch.seconds,
+        contradictions,
     )
 
 
@@ -177,16 +190,3 @@ def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray | None, unrest
         return detector.sums_of(distance, ours, theirs)
 
     return detector.disagreement_of_sums(slabs.each(answer, add, axis=1))
-
-
-def _checked(target: Target, answer: np.ndarray) -> np.ndarray:
-    classes = len(target.structures) + 1
-    if answer.ndim != 4 or answer.shape[0] != classes:
-        raise InputError(
-            f"Target '{target.name}' answered with shape {answer.shape}; expected {classes} classes in 3D."
-        )
-    if not np.isfinite(answer).all():
-        raise InputError(
-            f"Target '{target.name}' answered with NaN or Inf for this volume; it cannot be used here."
-        )
-    return answer

@@ -90,7 +90,7 @@ class CheckResult:
 
     `defended` is `original` itself (bit for bit) when the verdict is CLEAN. `heatmap` is float32 in [0, 1]
     in the input's geometry. `notes` are plain sentences that the user should read (for instance that the
-    calibration is too small for alpha).
+    calibration is too small for alpha). `second` is the target that gave a second opinion, if one was asked.
     """
 
     volume: Volume
@@ -112,6 +112,7 @@ class CheckResult:
     seed: int
     version: str
     notes: tuple[str, ...] = ()
+    second: TargetInfo | None = None
 
     def save(self, folder: str | Path, force: bool = False) -> Path:
         """Write all results to `folder` (see `MedShieldLib.export.folder`); returns the folder.

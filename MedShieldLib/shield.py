@@ -28,6 +28,8 @@ from MedShieldLib.stopwatch import Stopwatch
 from MedShieldLib.targets.base import Target
 from MedShieldLib.volume import Segmentation, Volume
 
+# The evidence that decides when another target was asked as well.
+FUSED = "instability or second opinion"
 _SHARE_OF_OBSERVING = 0.9  # of the progress bar
 
 
@@ -39,18 +41,30 @@ class Shield:
         calibration: made for this target with its present weights.
         alpha: accepted rate of false alarms, in (0, 1).
         seed: of the random versions; None draws a fresh one for every check, which an attacker cannot know.
+        second: another target, of another architecture, that gives a second opinion; the calibration must
+            hold its opinion of the clean volumes. None asks nobody else.
 
     Raises:
-        InputError: if alpha is out of range or the calibration belongs to another target.
+        InputError: if alpha is out of range or the calibration belongs to another target, or to another
+            second one.
     """
 
     def __init__(
-        self, target: Target, calibration: Calibration, *, alpha: float = 0.05, seed: int | None = None
+        self,
+        target: Target,
+        calibration: Calibration,
+        *,
+        alpha: float = 0.05,
+        seed: int | None = None,
+        second: Target | None = None,
     ) -> None:
         if not 0 < alpha < 1:
             raise InputError(f"The alarm rate alpha is {alpha}; give a number between 0 and 1, such as 0.05.")
         calibration.require_target(target)
+        if second is not None:
+            calibration.require_second(second)
         self.target, self.calibration, self.alpha, self.seed = target, calibration, alpha, seed
+        self.second = second
 
     @classmethod
     def for_target(
@@ -61,6 +75,7 @@ class Shield:
         alpha: float = 0.05,
         seed: int | None = None,
         versions: int | None = None,
+        second: Target | None = None,
     ) -> Shield:
         """A shield with a given calibration (or its file), or with the one that ships for the target.
 
@@ -71,9 +86,10 @@ class Shield:
             seed: of the random versions; None draws a fresh one for every check.
             versions: how many of the family to use, 2 or more: fewer are faster, and easier to fool. None
                 takes all.
+            second: another target that gives a second opinion.
 
         Raises:
-            InputError: if there is no such calibration or it belongs to another target, or a number is out
+            InputError: if there is no such calibration or it belongs to other targets, or a number is out
                 of range.
         """
         if calibration is None:
@@ -82,7 +98,12 @@ class Shield:
             calibration = Calibration.load(calibration)
         if versions is not None:
             calibration = calibration.limited(versions)
-        return cls(target, calibration, alpha=alpha, seed=seed)
+        return cls(target, calibration, alpha=alpha, seed=seed, second=second)
+
+    @property
+    def clean_scores(self) -> np.ndarray:
+        """(N,) attack scores of clean volumes: instability, fused with the second opinion if there is one."""
+        return self.calibration.instability if self.second is None else self.calibration.fused
 
     def check_and_segment(
         self, volume: Volume, progress: Progress | None = None, cancelled: IsCancelled | None = None
@@ -105,6 +126,7 @@ class Shield:
                 seed,
                 lambda fraction, step: progress(_SHARE_OF_OBSERVING * fraction, step),
                 cancelled,
+                self.second,
             )
             p_attack, p_novelty = self._p_values(seen)
             verdict = detector.verdict(p_attack, p_novelty, self.alpha)
@@ -141,35 +163,45 @@ class Shield:
             seed=seed,
             version=__version__,
             notes=self._notes(),
+            second=None if self.second is None else TargetInfo(self.second.name, self.second.sha256),
         )
 
-    def _scores(self, seen: Observation) -> tuple[float, float]:
-        """Instability and novelty."""
-        scale = self.calibration.normaliser
+    def attack_score(self, seen: Observation) -> float:
+        """The score that `clean_scores` is to be compared with."""
+        instability = self.calibration.normaliser.instability(seen.disagreements, seen.dispersions)
+        if self.second is None or seen.contradictions is None:
+            return float(instability)
+        return float(self.calibration.fusion.fused(instability, seen.contradictions))
+
+    def _novelty(self, seen: Observation) -> float:
         if set(seen.features) != set(self.calibration.feature_names):
             raise InputError(
                 f"Calibration '{self.calibration.name}' measures other features than this version of "
                 "MedShield; make a new one with medshield calibrate."
             )
         features = np.array([seen.features[name] for name in self.calibration.feature_names])
-        instability = scale.instability(seen.disagreements, seen.dispersions)
-        return float(instability), float(scale.novelty(features))
+        return float(self.calibration.normaliser.novelty(features))
 
     def _p_values(self, seen: Observation) -> tuple[float, float]:
-        clean, (instability, novelty) = self.calibration, self._scores(seen)
+        clean = self.calibration
         return (
-            detector.p_value(instability, clean.instability, clean.subjects),
-            detector.p_value(novelty, clean.novelty, clean.subjects),
+            detector.p_value(self.attack_score(seen), self.clean_scores, clean.subjects),
+            detector.p_value(self._novelty(seen), clean.novelty, clean.subjects),
         )
 
     def _evidence(self, seen: Observation) -> tuple[EvidenceItem, ...]:
-        """The two fused scores first, then what went into them."""
+        """The two scores that decide first, then what went into them."""
         clean, scale = self.calibration, self.calibration.normaliser
-        instability, novelty = self._scores(seen)
+        name = "instability" if seen.contradictions is None else FUSED
         items = [
-            _item("instability", "instability", instability, clean.instability),
-            _item("novelty", "novelty", novelty, clean.novelty),
+            _item(name, "instability", self.attack_score(seen), self.clean_scores),
+            _item("novelty", "novelty", self._novelty(seen), clean.novelty),
         ]
+        if seen.contradictions is not None:
+            instability = float(scale.instability(seen.disagreements, seen.dispersions))
+            contradiction = float(clean.fusion.contradiction(seen.contradictions))
+            items.append(_item("instability", "instability", instability, clean.instability))
+            items.append(_item("second opinion", "instability", contradiction, clean.contradiction))
         spread = float(scale.spread(seen.dispersions).mean())
         items.append(_item("versions among themselves", "instability", spread, clean.spread))
         for n, value in enumerate(scale.per_version(seen.disagreements)):

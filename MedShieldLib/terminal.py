@@ -136,6 +136,9 @@ def show_calibration(calibration: Calibration, path: Path) -> None:
     """What was learned and where it is."""
     kinds = ", ".join(version.kind.replace("_", " ") for version in calibration.versions)
     out.print(f"{calibration.n_subjects} volumes, {len(calibration.subjects)} scores; versions: {kinds}.")
+    if second := calibration.second:
+        names = ", ".join(second.structures)
+        out.print(f"Second opinion: {second.target_name} on {names}.", markup=False)
     if note := calibration.support(0.05):
         out.print(f"Note: {note}", markup=False)
     out.print(f"Calibration: {path}", markup=False, soft_wrap=True)

@@ -140,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.set_defaults(run=_calibrate, scratch=None)
     for command in (check, calibrate):
         command.add_argument("--target", required=True, help="built-in name or JSON file")
+        command.add_argument("--second-opinion", help="another target to ask as well")
         command.add_argument("--out", type=Path, required=True)
         command.add_argument("--seed", type=int)
         command.add_argument("--force", action="store_true", help="replace what is there")

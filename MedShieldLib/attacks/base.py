@@ -203,6 +203,10 @@ class Case:
         change = (x.detach() - self.x)[0, 0] * self.width
         return add_within(self.volume, change.numpy())
 
+    def change(self, x: torch.Tensor) -> torch.Tensor:
+        """Zeros (K, J, I) through which gradients in the volume's intensity units reach `x`."""
+        return (x - x.detach())[0, 0] * self.width
+
     @cached_property
     def _floor(self) -> torch.Tensor:
         return self.x.clamp(max=0)

@@ -39,7 +39,7 @@ def run(
 ) -> list[dict]:
     """Measure what is missing of a plan; returns the rows of the whole plan.
 
-    A target that is not installed here is left out, and `progress` hears why.
+    A target or a defence that cannot be had here is left out, and `progress` hears why.
 
     Args:
         plan: what to cover.
@@ -246,14 +246,17 @@ class Bench:
         return prepare(setting, learn)
 
     def defences(self, say: Say) -> list[Defence]:
-        """The plan's defences, ready for this target.
+        """The plan's defences, ready for this target, but for those that cannot be had here.
 
         Raises:
             Cancelled: when asked to stop.
         """
         for name in self.plan.defences:
             say(f"preparing {name}")
-            self._ready[name] = self.preparation.defence(name)
+            try:
+                self._ready[name] = self.preparation.defence(name)
+            except InputError as error:
+                say(f"left out {name}: {error}")
         return list(self._ready.values())
 
     def _add(self, cell: Cell, defence: Defence, facts: dict) -> None:

@@ -110,6 +110,10 @@ class Asked:
         self.extra, self.seconds = self.extra + 1, self.seconds + time.perf_counter() - began
         return answer
 
+    def charge(self, other: Asked) -> None:
+        """Count the answers of another target, which a defence has asked as well."""
+        self.extra, self.seconds = self.extra + other.extra, self.seconds + other.seconds
+
     def grid(self, volume: Volume) -> WorkingGrid:
         """See `Target.grid`."""
         return self._target.grid(volume)

@@ -19,8 +19,8 @@ from MedShieldLib.evaluation.benign import SHIFTS
 from MedShieldLib.evaluation.heads import Head, Role, heads_for
 
 TARGETS = ("brain-tissue", "torchio-unet", "deepbet-coarse", "meshnet-model5", "meshnet-model11", "deepbet")
-# The shield with so many versions; None takes all of its calibration.
-SHIELDS: dict[str, int | None] = {"shield-quick": 2, "shield-4": 4, "shield": None}
+# The shield with so many versions; None takes all of its calibration. The last one also has a second opinion.
+SHIELDS: dict[str, int | None] = {"shield-quick": 2, "shield-4": 4, "shield": None, "shield-second": None}
 DEFENCES = (
     "none",
     "gaussian",

@@ -21,7 +21,7 @@ from MedShieldLib.evaluation.defence import Defence, Setting
 from MedShieldLib.evaluation.magnet import MagNet
 from MedShieldLib.evaluation.plan import ALPHA, SHIELDS, parse_attack
 from MedShieldLib.evaluation.published import Published
-from MedShieldLib.evaluation.shielded import Shielded, calibration_for
+from MedShieldLib.evaluation.shielded import Shielded, calibration_for, with_opinion_of
 from MedShieldLib.evaluation.spectrum import SpectrumDetector
 from MedShieldLib.shield import Shield
 from MedShieldLib.targets import DifferentiableTarget, Target, load_target
@@ -46,10 +46,14 @@ class Preparation:
         """A defence by name, ready for the target.
 
         Raises:
+            InputError: if it cannot be had here, such as a second opinion of a model that is not installed.
             Cancelled: when asked to stop; a later call goes on.
         """
         if name == "none":
             return Undefended()
+        if name == "shield-second":
+            second = _another(self.learning.target)
+            return Shielded(with_opinion_of(second, self.calibrating), name, second)
         if name in SHIELDS:
             return Shielded.limited(self._calibration, SHIELDS[name], name)
         learned: dict[str, Callable[[Setting], Defence]] = {
@@ -74,10 +78,12 @@ class Preparation:
         """
         name, parameters = parse_attack(text)
         if name == "transfer":
-            return Transfer(_surrogate(self.learning.target))
+            return Transfer(_another(self.learning.target))
         if name in ADAPTIVE:
             assert isinstance(against, Shielded)
-            parameters["shield"] = Shield(self.learning.target, against.calibration, alpha=ALPHA)
+            parameters["shield"] = Shield(
+                self.learning.target, against.calibration, alpha=ALPHA, second=against.second
+            )
         return self._universal(eps) if name == "universal" else load_attack(name, **parameters)
 
     @cached_property
@@ -106,10 +112,10 @@ class Preparation:
         return Universal(load_file(path)["pattern"])
 
 
-def _surrogate(target: Target) -> DifferentiableTarget:
-    """A model of a related task that anybody can get."""
-    surrogate = load_target("deepbet-coarse" if target.name == "brain-tissue" else "brain-tissue")
-    return cast(DifferentiableTarget, surrogate)
+def _another(target: Target) -> DifferentiableTarget:
+    """A model of a related task and another architecture that anybody can get."""
+    other = load_target("deepbet-coarse" if target.name == "brain-tissue" else "brain-tissue")
+    return cast(DifferentiableTarget, other)
 
 
 def prepare(setting: Setting, learn: list[str]) -> Preparation:

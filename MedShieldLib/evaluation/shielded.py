@@ -1,18 +1,25 @@
-"""MedShield itself as one of the benchmark's defences, with the calibration that ships or one made here."""
+"""MedShield itself as one of the benchmark's defences, with the calibration that ships or one made here.
+
+Alone, in its quick mode, or with a second opinion.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from MedShieldLib import reformer, versions
-from MedShieldLib.calibration import Calibration, calibrate
+from MedShieldLib.calibration import Calibration, SecondOpinion, calibrate
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation.baselines import write_text
 from MedShieldLib.evaluation.defence import Asked, Opinion, Setting
+from MedShieldLib.recalibration import with_second_opinion
 from MedShieldLib.shield import Shield
+from MedShieldLib.targets.base import Target
 from MedShieldLib.volume import Volume
 
 # The family of versions is chosen on so many clean volumes.
@@ -28,10 +35,12 @@ class Shielded:
     Attributes:
         calibration: of the target it is asked with.
         name: as in the tables.
+        second: the target that gives a second opinion; None asks nobody else.
     """
 
     calibration: Calibration = field(repr=False)
     name: str = "shield"
+    second: Target | None = field(default=None, repr=False)
     wants_threshold: bool = False
 
     @property
@@ -40,11 +49,13 @@ class Shielded:
         return f"{self.name} {self.calibration.sha256[:16]}"
 
     def judge(self, target: Asked, volume: Volume, seed: int) -> Opinion:
-        """The shield's instability score and p-values, and what it recommends when it is alarmed."""
-        shield = Shield(target, self.calibration, alpha=_ALWAYS, seed=seed)
+        """The score and p-values of the shield, and what it recommends when it is alarmed."""
+        second = None if self.second is None else Asked(self.second)
+        shield = Shield(target, self.calibration, alpha=_ALWAYS, seed=seed, second=second)
         result = shield.check_and_segment(volume)
-        score = next((e.value for e in result.evidence if e.name == "instability"), 1 - result.p_attack)
-        return Opinion(score, lambda: result.defended, result.p_attack, result.p_novelty)
+        if second is not None:
+            target.charge(second)
+        return Opinion(result.evidence[0].value, lambda: result.defended, result.p_attack, result.p_novelty)
 
     @classmethod
     def limited(cls, calibration: Calibration, versions: int | None, name: str) -> Shielded:
@@ -55,38 +66,89 @@ class Shielded:
 def calibration_for(setting: Setting) -> Calibration:
     """The calibration that ships for the target, if it fits its weights; else one made of the clean volumes.
 
+    Without a second opinion, so that it stays the same calibration, by its hash, when one is added.
+
     Raises:
         Cancelled: when asked to stop; a later call goes on with the next volume.
     """
+    shipped = _shipped(setting.target)
+    return replace(shipped, second=None) if shipped else _made(setting)
+
+
+def with_opinion_of(second: Target, setting: Setting) -> Calibration:
+    """`calibration_for`, with a second opinion; its rows, which take long, are not redone.
+
+    Raises:
+        InputError: if the calibration that ships lacks it: only who has its volumes can add it.
+        Cancelled: when asked to stop; a later call goes on with the next volume.
+    """
+    shipped = _shipped(setting.target)
+    if shipped is None:
+        return _made(setting, second)
+    if shipped.second is None:
+        raise InputError(
+            f"The calibration that ships for '{setting.target.name}' holds no second opinion; add one with "
+            f"python -m MedShieldLib.training.calibrate DATA --second-opinion {second.name} --onto FILE."
+        )
+    shipped.require_second(second)
+    return shipped
+
+
+def _shipped(target: Target) -> Calibration | None:
     try:
-        shipped = Calibration.shipped(setting.target)
-        shipped.require_target(setting.target)
-        return shipped
+        shipped = Calibration.shipped(target)
+        shipped.require_target(target)
     except InputError:
-        return _made(setting)
+        return None
+    return shipped
 
 
-def _made(setting: Setting) -> Calibration:
-    family = _family(setting)
-    rows = []
-    for n, (subject, volume) in enumerate(setting.clean):
-        path = setting.folder / f"calibration-{n:02d}-{subject}.json"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-
-            def part(fraction: float, step: str, n: int = n) -> None:
-                setting.progress((n + fraction) / len(setting.clean), f"Calibrating the shield: {step}")
-
-            calibrate(
-                setting.target,
-                [(subject, volume)],
-                family,
-                seed=setting.seed + 1000 * n,
-                progress=part,
-                cancelled=setting.cancelled,
-            ).save(path)
-        rows.append(Calibration.load(path))
+def _made(setting: Setting, second: Target | None = None) -> Calibration:
+    family, rows = _family(setting), []
+    for n in range(len(setting.clean)):
+        part = _Part(setting, n)
+        rows.append(part.calibration(family) if second is None else part.with_opinion_of(second, family))
     return joined(rows, f"{setting.target.name}, {len(rows)} volumes")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of one volume, kept in files of their own."""
+
+    setting: Setting
+    number: int
+
+    def calibration(self, family: tuple[versions.Version, ...]) -> Calibration:
+        """Without a second opinion."""
+        path = self._file("calibration")
+        if not path.exists():
+            calibrate(self.setting.target, self._volumes, family, **self._how("Calibrating the shield")).save(
+                path
+            )
+        return Calibration.load(path)
+
+    def with_opinion_of(self, second: Target, family: tuple[versions.Version, ...]) -> Calibration:
+        """With the second opinion, asked in a pass of its own about the same volumes."""
+        path = self._file(f"second-{second.name}-{second.sha256[:8]}")
+        if not path.exists():
+            alone, how = self.calibration(family), self._how("Asking for a second opinion")
+            with_second_opinion(alone, self.setting.target, second, self._volumes, **how).save(path)
+        return Calibration.load(path)
+
+    @property
+    def _volumes(self) -> list[tuple[str, Volume]]:
+        return [self.setting.clean[self.number]]
+
+    def _file(self, kind: str) -> Path:
+        self.setting.folder.mkdir(parents=True, exist_ok=True)
+        return self.setting.folder / f"{kind}-{self.number:02d}-{self.setting.clean[self.number][0]}.json"
+
+    def _how(self, what: str) -> dict[str, Any]:
+        def progress(fraction: float, step: str) -> None:
+            self.setting.progress((self.number + fraction) / len(self.setting.clean), f"{what}: {step}")
+
+        seed = self.setting.seed + 1000 * self.number
+        return {"seed": seed, "progress": progress, "cancelled": self.setting.cancelled}
 
 
 def joined(parts: list[Calibration], name: str) -> Calibration:
@@ -100,7 +162,14 @@ def joined(parts: list[Calibration], name: str) -> Calibration:
         dispersions=np.concatenate([part.dispersions for part in parts]),
         features=np.concatenate([part.features for part in parts]),
         profiles=np.concatenate([part.profiles for part in parts]),
+        second=_joined_opinion([part.second for part in parts if part.second]),
     )
+
+
+def _joined_opinion(parts: list[SecondOpinion]) -> SecondOpinion | None:
+    if not parts:
+        return None
+    return replace(parts[0], contradictions=np.concatenate([part.contradictions for part in parts]))
 
 
 def _family(setting: Setting) -> tuple[versions.Version, ...]:

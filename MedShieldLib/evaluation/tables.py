@@ -18,7 +18,13 @@ from MedShieldLib.evaluation.metrics import Estimate, auroc, over_subjects
 from MedShieldLib.evaluation.plan import ALPHA, Kind, Plan
 from MedShieldLib.evaluation.rows import EFFECTIVE, Row, grouped, rows_of, write_csv
 
-SHIELD = "shield"
+SHIELD, SECOND = "shield", "shield-second"
+_FLATTERED = (
+    f"{SECOND} asks brain-tissue for its second opinion, and deepbet-coarse about brain-tissue itself. "
+    "brain-tissue was trained on nichart_Subj1 to 12 and MNI152, so it draws these better than other heads, "
+    "in the calibration as in the tests: figures on Subj1 to 4 flatter it, and false alarms on other heads "
+    "are more likely than the calibration tells."
+)
 # Dice lost unnoticed that counts as a silent failure, by bound in 255ths.
 _DICE = ("original", "defended", "given")
 SILENT_DROP: dict[float, float] = {2: 0.05, 4: 0.05, 8: 0.10}
@@ -336,6 +342,8 @@ def _preamble(rows: Sequence[Row], plan: Plan, command: str) -> str:
     for target, group in subjects.items():
         names = sorted({r.subject for r in group if r.kind is Kind.CLEAN})
         lines.append(f"- {target}: tested on {len(names)} subjects ({', '.join(names)})")
+    if any(r.defence == SECOND for r in rows):
+        lines += ["", _FLATTERED]
     if plan.data is None:
         lines += ["", "**A trial run on one head that the target was trained on: it shows that all works.**"]
     return "\n".join(lines)

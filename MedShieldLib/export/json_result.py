@@ -59,6 +59,7 @@ def as_dict(result: CheckResult, files: Mapping[str, str]) -> dict[str, Any]:
         },
         "spectrum": _fields(result.spectrum),
         "target": _fields(result.target),
+        "second_opinion": _fields(result.second) if result.second else None,
         "calibration": _fields(result.calibration),
         "input": {
             "source": str(volume.source) if volume.source else None,
@@ -111,6 +112,7 @@ def parts_from(data: Mapping[str, Any]) -> dict[str, Any]:
         "seed": int(data["seed"]),
         "version": str(data["version"]),
         "notes": tuple(str(note) for note in data["notes"]),
+        "second": TargetInfo(**data["second_opinion"]) if data.get("second_opinion") else None,
     }
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from MedShieldLib.errors import InputError
 from MedShieldLib.volume import Structure, Volume
 
 if TYPE_CHECKING:
@@ -62,3 +63,22 @@ class DifferentiableTarget(Target, Protocol):
 
         The change is at most max|x - window(volume)| of the intensity window in every voxel.
         """
+
+
+def answer_of(target: Target, volume: Volume) -> np.ndarray:
+    """`target.probabilities(volume)`, if it is what a target has to answer.
+
+    Raises:
+        InputError: if the volume cannot be segmented, or the answer has another shape, NaN or infinity.
+    """
+    answer = target.probabilities(volume)
+    classes = len(target.structures) + 1
+    if answer.ndim != 4 or answer.shape[0] != classes:
+        raise InputError(
+            f"Target '{target.name}' answered with shape {answer.shape}; expected {classes} classes in 3D."
+        )
+    if not np.isfinite(answer).all():
+        raise InputError(
+            f"Target '{target.name}' answered with NaN or Inf for this volume; it cannot be used here."
+        )
+    return answer

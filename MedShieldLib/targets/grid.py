@@ -94,6 +94,13 @@ class WorkingGrid:
         """
         return self._back(x, _area_or_nearest)
 
+    def onto(self, x: torch.Tensor, other: WorkingGrid) -> torch.Tensor:
+        """(K', J', I') on this grid to that of another grid of the same volume: area-weighted where it gets
+        coarser, linear where it gets finer.
+        """
+        ordered = x.flip(self.flips).permute(self._grid_axes)
+        return _resample(ordered.permute(other.axes).flip(other.flips), other.shape, _area_or_linear)
+
     @property
     def _grid_axes(self) -> tuple[int, ...]:
         """For each array axis of the volume, the grid axis that runs along it."""

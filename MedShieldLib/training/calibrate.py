@@ -1,7 +1,8 @@
 """The calibrations that ship, computed from the heads of the development data.
 
 Run as `python -m MedShieldLib.training.calibrate DATA --work WORK` for the reference target, with the WORK of
-`training.validate`, or with `--target deepbet`; DATA is laid out as for training.
+`training.validate`, or with `--target deepbet`; DATA is laid out as for training. With `--second-opinion`
+another target is asked as well; `--onto FILE` adds its opinion to a calibration made by the same arguments.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from MedShieldLib.calibration import Calibration, calibrate
 from MedShieldLib.observation import Progress
+from MedShieldLib.recalibration import with_second_opinion
 from MedShieldLib.reformer import choose
 from MedShieldLib.targets import brain_tissue
 from MedShieldLib.targets.base import Target
@@ -55,6 +57,7 @@ def calibrate_shipped(
     target: Target,
     volumes: Sequence[tuple[str, Volume]],
     stand_ins: Mapping[str, Target],
+    second: Target | None = None,
     progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
     """Choose the versions on a few heads, then calibrate on all."""
@@ -66,6 +69,27 @@ def calibrate_shipped(
         volumes,
         versions,
         name=name,
+        per_volume=_SHIFTS_PER_HEAD,
+        stand_ins=stand_ins,
+        second=second,
+        progress=progress,
+    )
+
+
+def with_opinion(
+    calibration: Calibration,
+    target: Target,
+    second: Target,
+    volumes: Sequence[tuple[str, Volume]],
+    stand_ins: Mapping[str, Target],
+    progress: Progress = lambda fraction, step: None,
+) -> Calibration:
+    """A calibration of `calibrate_shipped` with a second opinion of the same volumes, nothing redone."""
+    return with_second_opinion(
+        calibration,
+        target,
+        second,
+        volumes,
         per_volume=_SHIFTS_PER_HEAD,
         stand_ins=stand_ins,
         progress=progress,
@@ -90,17 +114,27 @@ def main() -> None:
         "--work", type=Path, help="checkpoints of leave-subjects-out; missing ones are trained"
     )
     parser.add_argument("--only", type=int, nargs="+", default=(), help="folds to use, from 0; default: all")
+    parser.add_argument("--second-opinion", metavar="TARGET", help="another target to ask as well")
+    parser.add_argument("--onto", type=Path, help="a calibration to which its opinion is added")
     arguments = parser.parse_args()
 
     if arguments.work and arguments.target != brain_tissue.NAME:
         parser.error(f"--work holds networks of {brain_tissue.NAME}; leave it out for {arguments.target}.")
+    if arguments.onto and not arguments.second_opinion:
+        parser.error("--onto adds a second opinion; name who gives it with --second-opinion.")
 
     def say(fraction: float, step: str) -> None:
         print(f"{fraction:6.1%}  {step}", flush=True)
 
     volumes = clean_volumes(arguments.data, with_stripped=arguments.target == brain_tissue.NAME)
     others = trained_without(arguments.data, arguments.work, arguments.only, say) if arguments.work else {}
-    calibration = calibrate_shipped(load_target(arguments.target), volumes, others, say)
+    target = load_target(arguments.target)
+    second = load_target(arguments.second_opinion) if arguments.second_opinion else None
+    if arguments.onto and second:
+        earlier = Calibration.load(arguments.onto)
+        calibration = with_opinion(earlier, target, second, volumes, others, say)
+    else:
+        calibration = calibrate_shipped(target, volumes, others, second, say)
     calibration.save(arguments.out or _SHIPPED / f"{arguments.target}.calibration.json")
     for version in calibration.versions:
         print(version)

@@ -1,6 +1,7 @@
 """The shield's check as its attacker rebuilds it: differentiable, with draws of the attacker's own.
 
-Knows how to look at one input; how to search with what it sees is in the attacks' files.
+Knows how to look at one input; how to search with what it sees is in the attacks' files, and how to look
+through a second target, where the shield asks one, in `second_target.py`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ import numpy as np
 import torch
 
 from MedShieldLib import detector
-from MedShieldLib.attacks.adaptive.views import view
+from MedShieldLib.attacks.adaptive.second_target import SecondTarget
+from MedShieldLib.attacks.adaptive.views import answer_to_view, disagreement
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
-from MedShieldLib.calibration import Calibration
 from MedShieldLib.shield import Shield
 from MedShieldLib.versions import Source, votes
-
-_ABSENT_CELLS = 8.0  # as in `detector.disagreement`
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,14 @@ class Look:
 
     Attributes:
         harm: gradient of the soft Dice loss of the plain answer, of the shape of the input.
-        alarm: gradient of the instability.
-        instability: the detector's, estimated from the attacker's draws.
-        ratio: instability / the largest that raises no alarm; silent up to 1.
+        alarm: gradient of the attack score.
+        score: the shield's attack score, estimated from the attacker's draws.
+        ratio: score / the largest that raises no alarm; silent up to 1.
     """
 
     harm: torch.Tensor
     alarm: torch.Tensor
-    instability: float
+    score: float
     ratio: float
 
 
@@ -46,13 +45,17 @@ class Gate:
         case: what is attacked.
         shield: what stands before it; its seed is not looked at.
         draws: of versions in one look, at least; a look takes whole rounds of the family.
+
+    Raises:
+        InputError: if the shield asks a second target that shows no gradients, or finds nothing here.
     """
 
     def __init__(self, case: Case, shield: Shield, draws: int) -> None:
         self.case, self.versions = case, shield.calibration.versions
         self.rounds = max(1, -(-draws // len(self.versions)))
         self.scale = shield.calibration.normaliser
-        self.threshold = loudest_silent(shield.calibration, shield.alpha)
+        self.second = SecondTarget.of(case, shield)
+        self.threshold = loudest_silent(shield)
 
     def look(self, x: torch.Tensor) -> Look:
         """Both gradients at `x`, and how loud it is; every look draws afresh."""
@@ -66,11 +69,11 @@ class Gate:
             # Once without gradients, which shows how loud each part is; then again, a version at a time.
             with torch.no_grad():
                 others = list(self.observed(x, seed))
-            instability, weights = self._heard(fixed.detach(), others)
-            heard += instability / self.rounds
-            for number, q in enumerate(self.observed(x, seed)):
-                loudness = self._share(fixed, q, number, others, weights) / self.rounds
-                gradients = torch.autograd.grad(loudness, (x, fixed))
+                opinion = self._opinion(fixed, x, seed)
+            score, weights = self._heard(fixed.detach(), others, opinion)
+            heard += score / self.rounds
+            for share in self._shares(fixed, x, seed, others, weights):
+                gradients = torch.autograd.grad(share / self.rounds, (x, fixed))
                 by_input += gradients[0]
                 by_answer += gradients[1]
         alarm = by_input + torch.autograd.grad(p, x, by_answer)[0]
@@ -82,7 +85,8 @@ class Gate:
         with torch.no_grad():
             p = torch.softmax(self.case.logits(x), dim=1)
             for seed in self._seeds():
-                heard += self._heard(p, list(self.observed(x, seed)))[0]
+                others = list(self.observed(x, seed))
+                heard += self._heard(p, others, self._opinion(p, x, seed))[0]
         return heard / self.rounds / self.threshold
 
     def voting(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -101,27 +105,33 @@ class Gate:
         case, written = self.case, self.case.written(x)
         source = Source(written, case.grid, case.target.finest_mm)
         rng = np.random.default_rng(seed)
-        exact = torch.from_numpy(np.asarray(written.voxels, dtype=np.float32))
         for version in self.versions:
-            # The forward values are those of the written file; the gradient is that of the change. It is
-            # made anew for each version, so that each can be differentiated and forgotten.
-            change = (x - x.detach())[0, 0] * case.width
-            seen, restore = view(version, source, exact + change, rng)
-            drawn = case.volume.with_voxels(seen.detach().numpy())
-            units = (seen - exact)[None, None] / case.width + case.x
-            yield restore(torch.softmax(case.answer(drawn, units), dim=1))
+            # Made anew for each version, so that each can be differentiated and forgotten.
+            yield answer_to_view(version, case, source, case.change(x), rng)
 
-    def _heard(self, p: torch.Tensor, others: list[torch.Tensor]) -> tuple[float, _Weights]:
-        """The detector's instability of one round, and its derivatives by what it is made of."""
-        apart = torch.stack([disagreement(p, q) for q in others]).requires_grad_()
-        pairs = detector.pairs(len(others))
-        between = [disagreement(others[a], others[b]) for a, b in pairs]
-        spread = torch.stack(between).requires_grad_() if between else torch.ones(0, apart.shape[1])
+    def _opinion(self, p: torch.Tensor, x: torch.Tensor, seed: int) -> torch.Tensor:
+        """(M, 2) how far the second target contradicts the answer `p`; (0,) where the shield asks none."""
+        if self.second is None:
+            return torch.zeros(0)
+        return self.second.contradictions(p, self.case.written(x), self.case.change(x), seed)
+
+    def _heard(
+        self, p: torch.Tensor, others: list[torch.Tensor], opinion: torch.Tensor
+    ) -> tuple[float, _Weights]:
+        """The shield's attack score of one round, and its derivatives by what it is made of."""
+        apart = torch.stack([disagreement(p, q) for q in others])
+        between = [disagreement(others[a], others[b]) for a, b in detector.pairs(len(others))]
+        spread = torch.stack(between) if between else torch.zeros(0, apart.shape[1])
+        parts = [x.detach().requires_grad_() for x in (apart, spread, opinion)]
         with torch.enable_grad():
-            instability = self._instability(apart, spread)
-            by_apart = torch.autograd.grad(instability, apart, retain_graph=True)[0]
-            by_spread = torch.autograd.grad(instability, spread)[0] if pairs else spread
-        return float(instability.detach()), _Weights(by_apart, by_spread)
+            score = self._score(*parts)
+            weights = torch.autograd.grad(score, parts, allow_unused=True, materialize_grads=True)
+        return float(score.detach()), _Weights(*weights)
+
+    def _score(self, apart: torch.Tensor, spread: torch.Tensor, opinion: torch.Tensor) -> torch.Tensor:
+        """`Shield.attack_score`, differentiable."""
+        instability = self._instability(apart, spread)
+        return instability if self.second is None else self.second.fused(instability, opinion)
 
     def _instability(self, apart: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         """`Normaliser.instability`, differentiable: of (V, S) disagreements and (P, S) dispersions."""
@@ -133,6 +143,16 @@ class Gate:
             wide = torch.ones_like(own)
         standing_out = own ** (1 + scale.UNEXPLAINED) / wide.clamp(min=scale.LEAST_SPREAD)
         return standing_out.square().mean().sqrt()
+
+    def _shares(
+        self, p: torch.Tensor, x: torch.Tensor, seed: int, others: list[torch.Tensor], weights: _Weights
+    ) -> Iterator[torch.Tensor]:
+        """What each answer adds to the score, to first order; those that add nothing are not asked for."""
+        if weights.apart.any():
+            for number, q in enumerate(self.observed(x, seed)):
+                yield self._share(p, q, number, others, weights)
+        if weights.opinion.any():
+            yield (weights.opinion * self._opinion(p, x, seed)).sum()
 
     @staticmethod
     def _share(
@@ -149,24 +169,18 @@ class Gate:
 
 @dataclass(frozen=True)
 class _Weights:
-    """Derivatives of the instability by the disagreements (V, S) and the dispersions (P, S)."""
+    """Derivatives of the score by disagreements (V, S), dispersions (P, S), and contradictions (M, 2)."""
 
     apart: torch.Tensor
     spread: torch.Tensor
+    opinion: torch.Tensor
 
 
-def disagreement(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """`detector.disagreement`, differentiable: (S,) of two answers (1, S + 1, K', J', I')."""
-    apart = (p - q)[0, 1:].abs().flatten(1).sum(1)
-    total = (p + q)[0, 1:].flatten(1).sum(1)
-    return torch.where(total > _ABSENT_CELLS, apart / total.clamp(min=_ABSENT_CELLS), 0 * apart)
-
-
-def loudest_silent(calibration: Calibration, alpha: float) -> float:
-    """The largest instability that raises no alarm at `alpha`, by bisection of the detector's own p-value."""
+def loudest_silent(shield: Shield) -> float:
+    """The largest attack score that raises no alarm, by bisection of the detector's own p-value."""
     quiet, loud = 0.0, 1e4
     while loud - quiet > 1e-4 * max(loud, 1e-3):
         middle = (quiet + loud) / 2
-        p = detector.p_value(middle, calibration.instability, calibration.subjects)
-        quiet, loud = (middle, loud) if p > alpha else (quiet, middle)
+        p = detector.p_value(middle, shield.clean_scores, shield.calibration.subjects)
+        quiet, loud = (middle, loud) if p > shield.alpha else (quiet, middle)
     return quiet

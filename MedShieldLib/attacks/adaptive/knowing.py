@@ -32,8 +32,16 @@ class Knowing(Attack):
     @property
     def versions_drawn(self) -> int:
         """In one step: whole families, `draws` at least."""
-        family = len(self.shield.calibration.versions)
-        return max(1, -(-self.draws // family)) * family
+        return self._rounds * len(self.shield.calibration.versions)
+
+    @property
+    def answers(self) -> int:
+        """In one look at the shield: to the versions, and second opinions."""
+        return self.versions_drawn + (self._rounds if self.shield.second else 0)
+
+    @property
+    def _rounds(self) -> int:
+        return max(1, -(-self.draws // len(self.shield.calibration.versions)))
 
     def start(self, case: Case) -> torch.Tensor:
         """Anywhere within the bound."""

@@ -30,7 +30,7 @@ class Silent(Knowing):
     @property
     def expected_passes(self) -> int:
         # A step runs each version twice, see `Gate.look`; beside them the plain answer is judged.
-        return 2 * (self.steps + 1) * (1 + self.versions_drawn) + (_FINALISTS + 1) * (2 + self.versions_drawn)
+        return 2 * (self.steps + 1) * (1 + self.answers) + (_FINALISTS + 1) * (2 + self.answers)
 
     @abstractmethod
     def direction(self, look: Look, memory: dict[str, float]) -> torch.Tensor:

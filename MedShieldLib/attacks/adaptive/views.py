@@ -1,4 +1,4 @@
-"""The versions of `MedShieldLib.versions`, differentiable.
+"""The versions of `MedShieldLib.versions`, and how far answers to them disagree, differentiable.
 
 Every view takes its random parameters from the generator as the version itself does, so that both give the
 same volume for the same seed; a test compares them.
@@ -13,10 +13,39 @@ import pywt
 import torch
 
 from MedShieldLib import versions as v
+from MedShieldLib.attacks.base import Case
 from MedShieldLib.volume import Volume
 
 TensorRestore = Callable[[torch.Tensor], torch.Tensor]
 View = tuple[torch.Tensor, TensorRestore]
+
+_ABSENT_CELLS = 8.0  # as in `detector.disagreement`
+
+
+def answer_to_view(
+    version: v.Version, case: Case, source: v.Source, change: torch.Tensor, rng: np.random.Generator
+) -> torch.Tensor:
+    """Probabilities (1, C, K', J', I') of a case's target for one draw of a version, mapped back.
+
+    Args:
+        version: which one.
+        case: whose target is asked.
+        source: of the attacked volume as it would be written: going forward, the answer is the one to this.
+        change: zeros (K, J, I) in its intensity units, through which gradients reach the input.
+        rng: as given to `version.draw`.
+    """
+    exact = torch.from_numpy(np.asarray(source.volume.voxels, dtype=np.float32))
+    seen, restore = view(version, source, exact + change, rng)
+    drawn = source.volume.with_voxels(seen.detach().numpy())
+    units = (seen - exact)[None, None] / case.width + case.x
+    return restore(torch.softmax(case.answer(drawn, units), dim=1))
+
+
+def disagreement(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """`detector.disagreement`, differentiable: (S,) of two answers (1, S + 1, K', J', I')."""
+    apart = (p - q)[0, 1:].abs().flatten(1).sum(1)
+    total = (p + q)[0, 1:].flatten(1).sum(1)
+    return torch.where(total > _ABSENT_CELLS, apart / total.clamp(min=_ABSENT_CELLS), 0 * apart)
 
 
 def view(version: v.Version, source: v.Source, voxels: torch.Tensor, rng: np.random.Generator) -> View:

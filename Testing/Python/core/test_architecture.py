@@ -18,7 +18,10 @@ MODULES = {
 }
 
 # The parts of the shield, from the bottom up; each may use what stands before it.
-LAYERS = ("volume", "converter", "versions", "detector", "observation", "reformer", "shield")
+LAYERS = (
+    "volume", "converter", "versions", "detector", "second_opinion", "observation", "reformer", "fusion",
+    "calibration", "recalibration", "shield",
+)  # fmt: skip
 FACES = ("cli", "worker", "terminal", "jobs", "demo", "slicer", "panel", "web")
 STUDIES = ("attacks", "evaluation", "training")
 

@@ -12,15 +12,17 @@ import torch
 
 from MedShieldLib import detector, shifts, versions
 from MedShieldLib.attacks import ADAPTIVE, load_attack
-from MedShieldLib.attacks.adaptive.gate import Gate, disagreement, loudest_silent
+from MedShieldLib.attacks.adaptive.gate import Gate, loudest_silent
 from MedShieldLib.attacks.adaptive.selective import without
-from MedShieldLib.attacks.adaptive.views import view
+from MedShieldLib.attacks.adaptive.views import disagreement, view
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.pgd import PGD
 from MedShieldLib.calibration import calibrate
 from MedShieldLib.errors import InputError
 from MedShieldLib.observation import observe
 from MedShieldLib.shield import Shield
+from MedShieldLib.targets.network import NetworkTarget
+from MedShieldLib.targets.window import Window
 from MedShieldLib.versions import Source
 
 _spec = importlib.util.spec_from_file_location("attack_toys", Path(__file__).with_name("attack_toys.py"))
@@ -48,6 +50,21 @@ def shield() -> Shield:
     heads = [(f"head {seed}", toys.head(16, seed=seed)) for seed in range(20, 26)]
     mild = (shifts.none, shifts.gamma, shifts.rician_noise, shifts.bias_field)
     return Shield(target, calibrate(target, heads, FAMILY, augmentations=mild), alpha=0.1)
+
+
+@pytest.fixture(scope="module")
+def doubting() -> Shield:
+    """A shield that asks a second target: another network with another window, on another grid."""
+    target, second = toys.target_of(toys.Sharpening()), second_target(toys.Sharpening(1.0))
+    heads = [(f"head {seed}", toys.head(16, seed=seed)) for seed in range(20, 26)]
+    mild = (shifts.none, shifts.gamma, shifts.rician_noise, shifts.bias_field)
+    made = calibrate(target, heads, FAMILY, augmentations=mild, second=second)
+    return Shield(target, made, alpha=0.1, second=second)
+
+
+def second_target(network: torch.nn.Module) -> NetworkTarget:
+    window = Window(0, 1200, fixed=True)
+    return NetworkTarget("other", network, toys.STRUCTURES, "1", (2.0, 2.0, 4.0), "RAS", window)
 
 
 def source_of(volume, target) -> Source:
@@ -118,12 +135,12 @@ def test_rebuilt_check_gives_the_shields_own_evidence(shield):
     scale = shield.calibration.normaliser
     score = float(scale.instability(seen.disagreements, seen.dispersions))
     with torch.no_grad():
-        rebuilt, _ = gate._heard(p, list(gate.observed(x, seed=5)))
+        rebuilt, _ = gate._heard(p, list(gate.observed(x, seed=5)), gate._opinion(p, x, seed=5))
     assert rebuilt == pytest.approx(score, rel=0.02)
 
 
 def test_threshold_is_where_the_alarm_begins(shield):
-    threshold, clean = loudest_silent(shield.calibration, shield.alpha), shield.calibration
+    threshold, clean = loudest_silent(shield), shield.calibration
     quiet, loud = (
         detector.p_value(threshold * factor, clean.instability, clean.subjects) for factor in (0.99, 1.01)
     )
@@ -150,8 +167,78 @@ def test_alarm_gradient_is_the_slope_of_the_evidence(shield):
     assert loudness[1] - loudness[0] == pytest.approx(2 * float((alarm * step).sum()), rel=0.1)
 
 
+def attacked_case(shield: Shield, size: int = 16) -> tuple[Case, Gate, torch.Tensor]:
+    case = Case.of(shield.target, toys.head(size), EPS, torch.Generator().manual_seed(0))
+    x = case.project(case.x + EPS * case.uniform(case.x.shape))
+    return case, Gate(case, shield, draws=1), x
+
+
+def test_rebuilt_second_opinion_is_the_shields_own(doubting):
+    case, gate, x = attacked_case(doubting)
+    seen = observe(doubting.target, case.written(x), FAMILY, seed=5, second=doubting.second)
+    with torch.no_grad():
+        p = torch.softmax(case.logits(x), 1)
+        opinion = gate._opinion(p, x, seed=5)
+        rebuilt, _ = gate._heard(p, list(gate.observed(x, seed=5)), opinion)
+    np.testing.assert_allclose(opinion.numpy(), seen.contradictions, atol=2e-3)
+    assert rebuilt == pytest.approx(doubting.attack_score(seen), rel=0.02)
+
+
+@pytest.mark.parametrize("loud", ["instability", "opinion"])
+def test_alarm_gradient_goes_through_whichever_target_is_louder(doubting, loud):
+    """The network whose answer decides is the one that the gradient leads through: finite differences."""
+    case, gate, x = attacked_case(doubting)
+    factor = {"instability": 1e-6, "opinion": 1e3}[loud] * gate.second.scale.factor
+    gate.second = replace(gate.second, scale=replace(gate.second.scale, factor=factor))
+    state = case.generator.get_state()
+    alarm = gate.look(x).alarm
+    step = 0.002 * EPS * alarm / alarm.abs().max()
+    loudness = []
+    for sign in (-1, 1):
+        case.generator.set_state(state)
+        loudness.append(gate.loudness(x + sign * step) * gate.threshold)
+    assert loudness[1] - loudness[0] == pytest.approx(2 * float((alarm * step).sum()), rel=0.1)
+
+
+def test_second_opinion_costs_the_attacker_passes(doubting):
+    alone = Shield(doubting.target, doubting.calibration, alpha=doubting.alpha)
+    (quick, gate, x), (slow, asking, _) = (attacked_case(shield) for shield in (alone, doubting))
+    gate.loudness(x)
+    asking.loudness(x)
+    assert slow.passes == quick.passes + 1
+
+
+def test_second_opinion_without_gradients_cannot_be_attacked(doubting):
+    class Opaque:
+        """What a black box shows of a target."""
+
+        def __init__(self, target):
+            self.name, self.structures, self.sha256 = target.name, target.structures, target.sha256
+            self.finest_mm, self.grid = target.finest_mm, target.grid
+            self.probabilities, self.labelmap = target.probabilities, target.labelmap
+
+    shield = Shield(doubting.target, doubting.calibration, alpha=0.1, second=Opaque(doubting.second))
+    with pytest.raises(InputError, match="'other' shows no gradients"):
+        load_attack("adaptive-stability", shield=shield, steps=1, draws=1)(shield.target, toys.head(12), EPS)
+
+
+def test_who_knows_both_targets_is_contradicted_less(doubting):
+    volume = toys.head(16)
+    alone = Shield(doubting.target, doubting.calibration, alpha=doubting.alpha)
+
+    def contradicted(shield: Shield) -> float:
+        attack = load_attack("adaptive-joint", shield=shield, weight=2.0, steps=15, draws=3)
+        attacked = attack(shield.target, volume, EPS).volume
+        seen = [observe(shield.target, attacked, FAMILY, n, second=doubting.second) for n in range(3)]
+        return float(np.mean([doubting.calibration.fusion.contradiction(s.contradictions) for s in seen]))
+
+    assert contradicted(doubting) < contradicted(alone) - 0.05
+
+
+@pytest.mark.parametrize("who", ["shield", "doubting"])
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_adaptive_attack_keeps_bound_and_seed(name, shield):
+def test_adaptive_attack_keeps_bound_and_seed(name, who, request):
+    shield = request.getfixturevalue(who)
     attack = load_attack(name, shield=shield, steps=3, draws=1)
     first, again = (attack(shield.target, toys.head(12), EPS, seed=2) for _ in range(2))
     assert 0 < first.linf <= EPS
@@ -172,7 +259,7 @@ def loudness_of(shield: Shield, attacked) -> float:
     scale = shield.calibration.normaliser
     found = [observe(shield.target, attacked, FAMILY, seed) for seed in range(5)]
     heard = np.mean([scale.instability(seen.disagreements, seen.dispersions) for seen in found])
-    return float(heard) / loudest_silent(shield.calibration, shield.alpha)
+    return float(heard) / loudest_silent(shield)
 
 
 @pytest.mark.parametrize(

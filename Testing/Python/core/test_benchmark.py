@@ -5,24 +5,28 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from MedShieldLib import calibration
+from MedShieldLib.calibration import Calibration, SecondOpinion
 from MedShieldLib.errors import Cancelled, InputError
-from MedShieldLib.evaluation import benchmark, heads, tables
+from MedShieldLib.evaluation import benchmark, heads, preparation, shielded, tables
 from MedShieldLib.evaluation.defence import Setting
 from MedShieldLib.evaluation.heads import Role, heads_for
 from MedShieldLib.evaluation.ledger import Ledger
-from MedShieldLib.evaluation.plan import SHIELDS, Kind, Plan, duration, parse_attack
+from MedShieldLib.evaluation.plan import Kind, Plan, duration, parse_attack
 from MedShieldLib.evaluation.preparation import prepare
 from MedShieldLib.evaluation.rows import rows_of
 from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
 from MedShieldLib.volume import Structure
 
-DEFENCES = ("none", "low-pass", "spectrum-only", "shield")
+DEFENCES = ("none", "low-pass", "spectrum-only", "shield", "shield-second")
 
 
 def nervous_network() -> NetworkTarget:
@@ -37,11 +41,21 @@ def nervous_network() -> NetworkTarget:
     return NetworkTarget("toy", layer, (Structure(1, "Bright", (1.0, 1.0, 0.0)),), "0" * 64, (4.0,) * 3)
 
 
+def calm_network() -> NetworkTarget:
+    """Bright tissue at 5 mm, whatever the pattern: who gives the second opinion."""
+    layer = torch.nn.Conv3d(1, 2, 1)
+    with torch.no_grad():
+        layer.weight[:, 0] = torch.tensor([0.0, 40.0]).reshape(2, 1, 1, 1)
+        layer.bias.copy_(torch.tensor([0.0, -20.0]))
+    return NetworkTarget("calm", layer, (Structure(1, "Bright", (1.0, 1.0, 0.0)),), "1" * 64, (5.0,) * 3)
+
+
 @pytest.fixture(scope="module")
 def toy():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(heads, "MNI152_MM", 4)
         patch.setattr(benchmark, "load", lambda name, data: nervous_network())
+        patch.setattr(preparation, "load_target", lambda name: calm_network())
         yield
 
 
@@ -104,9 +118,9 @@ def test_a_line_that_was_cut_off_is_measured_again(toy, plan, measured):
 def test_every_cell_is_measured_by_every_defence(plan, measured):
     cells = plan.cells("toy")
     kinds = {kind: sum(cell.kind is kind for cell in cells) for kind in Kind}
-    assert kinds == {Kind.CALIBRATION: 12, Kind.CLEAN: 1, Kind.SHIFT: 2, Kind.ATTACK: 4, Kind.ADAPTIVE: 2}
+    assert kinds == {Kind.CALIBRATION: 12, Kind.CLEAN: 1, Kind.SHIFT: 2, Kind.ATTACK: 4, Kind.ADAPTIVE: 4}
     # Two defences need no calibration heads, and an adaptive attack is shown to the shield that it knows.
-    assert len(measured) == 12 * 2 + 7 * len(DEFENCES) + 2 * 1
+    assert len(measured) == 12 * 2 + 7 * len(DEFENCES) + 4 * 1
 
 
 def test_stronger_attacks_do_more_harm_and_keep_their_bound(measured):
@@ -132,10 +146,62 @@ def test_the_target_alone_detects_nothing_and_a_low_pass_helps(measured):
 def test_an_adaptive_attack_is_shown_to_the_shield_that_it_knows(measured):
     rows, _ = rows_of(measured)
     adaptive = [r for r in rows if r.kind is Kind.ADAPTIVE]
-    assert {r.defence for r in adaptive} == {"shield"} and {r.eps for r in adaptive} == {1, 8}
+    assert {r.defence for r in adaptive} == {"shield", "shield-second"}
+    assert {r.eps for r in adaptive} == {1, 8}
     assert all(0 < r.facts["linf"] <= r.eps / 255 * 1.0001 for r in adaptive)
     blind = next(r for r in rows if r.name == "pgd:steps=5" and r.eps == 8 and r.defence == "shield")
-    assert min(r.score for r in adaptive) < blind.score
+    assert min(r.score for r in adaptive if r.defence == "shield") < blind.score
+
+
+def test_a_second_opinion_is_one_inference_and_leaves_the_shield_as_it_is(plan, measured):
+    rows, _ = rows_of(measured)
+    benign = {r.defence: r for r in rows if r.kind is Kind.CLEAN}
+    alone, doubting = benign["shield"], benign["shield-second"]
+    assert doubting.extra_inferences == alone.extra_inferences + 1
+    assert doubting.p_novelty == alone.p_novelty and doubting.dice_defended == alone.dice_defended
+    assert doubting.score >= alone.score
+
+
+def test_the_rows_of_a_calibration_are_not_redone_for_a_second_opinion(plan, measured):
+    folder = next((plan.work / "prepared").iterdir())
+    (alone,), (doubted,) = (
+        [Calibration.load(path) for path in folder.glob(f"{kind}-*.json")]
+        for kind in ("calibration", "second")
+    )
+    assert alone.second is None and doubted.second is not None
+    assert replace(doubted, second=None).sha256 == alone.sha256
+
+
+def test_a_defence_that_cannot_be_had_is_left_out_and_said(toy, plan, tmp_path):
+    def missing(name):
+        raise InputError("This model is not installed.")
+
+    steps: list[str] = []
+    small = replace(
+        plan, work=tmp_path, attacks=("adaptive-stability:steps=1,draws=1",), eps=(1,), shifts=(),
+        defences=("none", "shield-second"),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "load_target", missing)
+        rows = benchmark.run(small, lambda fraction, step: steps.append(step))
+    assert {row["defence"] for row in rows} == {"none"}
+    assert any("left out shield-second: This model is not installed." in step for step in steps)
+
+
+def test_a_shipped_calibration_serves_both_shields(small_target, small_calibration, small_heads, tmp_path):
+    """Alone it keeps its hash when an opinion is added; without one, a sentence says how to add it."""
+    second, file = calm_network(), tmp_path / f"{small_target.name}.calibration.json"
+    setting = Setting(small_target, (), tmp_path)
+    opinion = SecondOpinion.of_targets(small_target, second, [np.full((1, 2), 0.1)] * 16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "_DATA", tmp_path)
+        small_calibration.save(file)
+        with pytest.raises(InputError, match="--second-opinion calm --onto"):
+            shielded.with_opinion_of(second, setting)
+        doubted = replace(small_calibration, second=opinion)
+        doubted.save(file)
+        assert shielded.calibration_for(setting).sha256 == small_calibration.sha256
+        assert shielded.with_opinion_of(second, setting).sha256 == doubted.sha256
 
 
 def test_baselines_get_p_values_from_calibration_heads_only(measured):
@@ -192,14 +258,11 @@ def test_durations_are_for_people():
     assert duration(59) == "1 min" and duration(3 * 3600 + 61) == "3 h 2 min"
 
 
-def test_shields_of_every_size_keep_what_was_measured_with_them(tmp_path):
-    """The identity of a defence finds its finished cells: those of days of computing must stay found."""
-    ready = prepare(Setting(load_target("brain-tissue"), (), tmp_path, seed=0), [])
-    shields = {name: ready.defence(name) for name in SHIELDS}
-    assert {name: len(shield.calibration.versions) for name, shield in shields.items()} == {
-        "shield-quick": 2,
-        "shield-4": 4,
-        "shield": 6,
-    }
-    assert shields["shield-quick"].identity == "shield-quick f3395f34ac3c7862"
-    assert shields["shield"].identity == "shield d095a03f93b827cf"
+def test_shields_of_every_size_come_from_the_calibration_that_ships(tmp_path):
+    target = load_target("brain-tissue")
+    ready = prepare(Setting(target, (), tmp_path, seed=0), [])
+    shields = {name: ready.defence(name) for name in ("shield-quick", "shield-4", "shield")}
+    assert [len(shield.calibration.versions) for shield in shields.values()] == [2, 4, 6]
+    # The identity of a defence finds its finished cells: those of days of computing must stay found.
+    shipped = replace(Calibration.shipped(target), second=None)
+    assert shields["shield"].identity == f"shield {shipped.sha256[:16]}"

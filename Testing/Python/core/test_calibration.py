@@ -298,7 +298,9 @@ def test_two_profiles_are_no_band(small_calibration: Calibration) -> None:
     assert np.isnan(few.profile_band()).all()
 
 
-@pytest.mark.parametrize("module", ["calibration", "reformer", "detector", "observation", "shield"])
+@pytest.mark.parametrize(
+    "module", ["calibration", "recalibration", "reformer", "detector", "observation", "shield"]
+)
 def test_nothing_that_decides_ever_sees_an_attack(module: str) -> None:
     """Neither here nor in anything that is imported from here, at the top of a file or inside a function."""
     reached = reachable(f"MedShieldLib.{module}")

@@ -151,6 +151,16 @@ def test_alpha_outside_of_its_range_is_refused(head, tmp_path):
     assert "1.5" in refusal("check", head, *BRAIN, "--alpha", 1.5, "-o", tmp_path / "out")
 
 
+def test_second_opinion_that_the_calibration_does_not_hold_is_refused(head, tmp_path):
+    sentence = refusal("check", head, *BRAIN, "--second-opinion", "brain-tissue", "-o", tmp_path / "out")
+    assert "medshield calibrate --second-opinion" in sentence
+
+
+def test_second_opinion_of_an_unknown_target_is_refused(head, tmp_path):
+    arguments = ("calibrate", head.parent, *BRAIN, "--second-opinion", "liver", "-o", tmp_path / "c.json")
+    assert "'liver'" in refusal(*arguments)
+
+
 def test_empty_folder_is_no_calibration_data(tmp_path):
     assert str(tmp_path) in refusal("calibrate", tmp_path, *BRAIN, "-o", tmp_path / "c.json")
 
@@ -182,6 +192,10 @@ def foreign(tmp_path) -> Path:
 def test_foreign_code_is_not_run_where_nobody_can_be_asked(head, foreign, tmp_path):
     sentence = refusal("check", head, "--target", foreign, "-o", tmp_path / "out")
     assert "--trust" in sentence and "gone.pt" in sentence and "cannot be read" not in sentence
+
+
+def test_foreign_code_of_a_second_opinion_is_not_run_unasked_either(head, foreign, tmp_path):
+    assert "--trust" in refusal("check", head, *BRAIN, "--second-opinion", foreign, "-o", tmp_path / "out")
 
 
 def test_foreign_code_is_not_run_when_the_answer_is_no(head, foreign, tmp_path):

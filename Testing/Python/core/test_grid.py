@@ -157,3 +157,16 @@ def test_a_grid_beyond_all_memory_is_refused() -> None:
     volume = Volume(np.zeros((20, 20, 20), np.uint8), (1000.0, 1000.0, 1000.0))
     with pytest.raises(InputError, match="20000 x 20000 x 20000 mm is too large .* check the file's spacing"):
         WorkingGrid.of(volume, "LPS", (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("direction", AXIS_DIRECTIONS[::7])
+def test_one_grid_maps_onto_another_of_the_same_volume(direction: np.ndarray) -> None:
+    """Positions in mm, which are linear, arrive where the other grid's own cells are; but for the edges."""
+    volume = _volume(direction, np.zeros(SIZES[::-1], np.float32))
+    fine = WorkingGrid.of(volume, "LPS", (1.0, 1.0, 2.0))
+    coarse = WorkingGrid.of(volume, "AIR", (4.0, 2.0, 4.0))
+    inner = (slice(1, -1),) * 3
+    for position in _positions_mm(direction):
+        here, there = (grid.to_grid(position) for grid in (fine, coarse))
+        torch.testing.assert_close(fine.onto(here, coarse)[inner], there[inner], atol=0.3, rtol=0)
+        torch.testing.assert_close(coarse.onto(there, fine)[inner], here[inner], atol=1.5, rtol=0)

@@ -6,14 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from MedShieldLib import Shield, Volume
+from MedShieldLib import Shield, Volume, shifts
 from MedShieldLib.attacks import load_attack
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.converter import intensity_range
+from MedShieldLib.detector import p_value
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation.metrics import mean_dice
 from MedShieldLib.export.folder import load_result
+from MedShieldLib.recalibration import with_second_opinion
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
@@ -189,6 +192,95 @@ def test_a_saved_result_can_be_loaded_again(attacked: CheckResult, tmp_path) -> 
     np.testing.assert_array_equal(again.defended.labels, attacked.defended.labels)
     with pytest.raises(InputError, match="force"):
         attacked.save(tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def second(small_target: NetworkTarget) -> NetworkTarget:
+    """Another target: the attacks on the first one do not know its grid."""
+    return NetworkTarget("second", small_target.network, small_target.structures, "02", (2.5, 2.5, 4.0))
+
+
+@pytest.fixture(scope="module")
+def doubting(
+    small_target: NetworkTarget,
+    small_heads: list[tuple[str, Volume]],
+    small_calibration: Calibration,
+    second: NetworkTarget,
+) -> Shield:
+    """The shield with a second opinion."""
+    mild = (shifts.none, shifts.gamma, shifts.bias_field, shifts.eight_bit)
+    calibration = with_second_opinion(
+        small_calibration, small_target, second, small_heads[:4], augmentations=mild, seed=5
+    )
+    return Shield(small_target, calibration, alpha=0.2, seed=3, second=second)
+
+
+def test_a_second_opinion_changes_the_attack_score_and_nothing_else(
+    doubting: Shield, unseen: Volume, clean: CheckResult
+) -> None:
+    found = doubting.check_and_segment(unseen)
+    assert found.verdict is Verdict.CLEAN and found.p_novelty == clean.p_novelty
+    np.testing.assert_array_equal(found.original.labels, clean.original.labels)
+    np.testing.assert_array_equal(found.reformed.voxels, clean.reformed.voxels)
+    items = {item.name: item for item in found.evidence}
+    assert items["instability"].value == clean.evidence[0].value
+    assert items["second opinion"].kind == "instability" and items["second opinion"].value > 0
+    score, calibration = found.evidence[0], doubting.calibration
+    assert score.value >= items["instability"].value
+    assert found.p_attack == p_value(score.value, calibration.fused, calibration.subjects)
+    assert found.second is not None and found.second.name == "second" and clean.second is None
+
+
+def test_a_wrong_answer_that_no_version_contradicts_is_contradicted_by_the_second_target(
+    doubting: Shield, small_target: NetworkTarget, second: NetworkTarget, unseen: Volume
+) -> None:
+    """Wrong but stable at its simplest: a target that misses what is white, whatever it is shown."""
+
+    class Blind(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return small_target.network(x) - torch.tensor([0.0, 0.0, 1e3]).reshape(1, 3, 1, 1, 1)
+
+    blind = NetworkTarget(
+        small_target.name, Blind(), small_target.structures, small_target.sha256, (3.0,) * 3
+    )
+    alone = Shield(blind, doubting.calibration, alpha=0.2, seed=3).check_and_segment(unseen)
+    both = Shield(blind, doubting.calibration, alpha=0.2, seed=3, second=second).check_and_segment(unseen)
+    assert alone.p_attack > 0.2 >= both.p_attack
+    assert both.verdict is Verdict.SUSPECTED_ATTACK
+
+
+def test_without_a_second_target_a_calibration_that_knows_one_works_as_ever(
+    doubting: Shield, small_target: NetworkTarget, unseen: Volume, clean: CheckResult
+) -> None:
+    found = Shield(small_target, doubting.calibration, alpha=0.2, seed=3).check_and_segment(unseen)
+    assert (found.p_attack, found.p_novelty) == (clean.p_attack, clean.p_novelty)
+    assert [item.name for item in found.evidence] == [item.name for item in clean.evidence]
+
+
+def test_a_second_target_that_the_calibration_does_not_know_is_refused(
+    small_target: NetworkTarget, small_calibration: Calibration, second: NetworkTarget
+) -> None:
+    with pytest.raises(InputError, match="no second opinion of the 'second' given") as error:
+        Shield.for_target(small_target, small_calibration, second=second)
+    assert str(error.value).endswith(".") and "\n" not in str(error.value)
+
+
+def test_a_quick_shield_with_a_second_opinion_asks_four_times(
+    doubting: Shield, small_target: NetworkTarget, second: NetworkTarget, unseen: Volume
+) -> None:
+    steps: list[str] = []
+    quick = Shield.for_target(small_target, doubting.calibration, versions=2, seed=1, second=second)
+    quick.check_and_segment(unseen, lambda fraction, step: steps.append(step))
+    assert sum("Segmenting" in step for step in steps) == 4
+    assert sum("second opinion (second)" in step for step in steps) == 1
+
+
+def test_a_second_opinion_is_kept_with_the_result(doubting: Shield, unseen: Volume, tmp_path) -> None:
+    found = doubting.check_and_segment(unseen)
+    found.save(tmp_path / "out")
+    again = load_result(tmp_path / "out")
+    assert again.second == found.second
+    assert [item.name for item in again.evidence] == [item.name for item in found.evidence]
 
 
 def test_the_documented_lines_work(mni_2mm: Volume, tmp_path) -> None:

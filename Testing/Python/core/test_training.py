@@ -14,8 +14,10 @@ pytest.importorskip("nilearn")
 
 from MedShieldLib.errors import Cancelled, InputError  # noqa: E402
 from MedShieldLib.targets.brain_tissue import target_of  # noqa: E402
+from MedShieldLib.targets.network import NetworkTarget  # noqa: E402
 from MedShieldLib.training import augment  # noqa: E402
 from MedShieldLib.training.augment import sample  # noqa: E402
+from MedShieldLib.training.calibrate import calibrate_shipped, with_opinion  # noqa: E402
 from MedShieldLib.training.data import (  # noqa: E402
     CSF,
     GREY,
@@ -107,3 +109,15 @@ def test_regions_become_tissues() -> None:
 def test_a_folder_without_labelled_heads_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no labels"):
         load_subjects(tmp_path)
+
+
+def test_shipped_calibration_gets_its_second_opinion_later(small_target, small_heads):
+    """What `--onto` does: the same volumes, shifts and stand-ins, and none of the rows again."""
+    second = NetworkTarget("second", small_target.network, small_target.structures, "02", (4.0, 4.0, 4.0))
+    coarse = NetworkTarget("coarse", small_target.network, small_target.structures, "01", (4.0, 4.0, 4.0))
+    heads, stand_ins = small_heads[:3], {"head 1": coarse}
+    at_once = calibrate_shipped(small_target, heads, stand_ins, second)
+    alone = replace(at_once, second=None)
+    assert with_opinion(alone, small_target, second, heads, stand_ins).sha256 == at_once.sha256
+    with pytest.raises(InputError, match="head 1"):
+        with_opinion(alone, small_target, second, heads, {})

@@ -83,6 +83,19 @@ def test_calibration_made_by_the_worker_serves_a_check(piece, tmp_path):
     )
 
 
+def test_second_opinion_needs_a_calibration_that_knows_it(piece, tmp_path):
+    both = ("--target", "brain-tissue", "--second-opinion", "brain-tissue")
+    made = tmp_path / "made.json"
+    assert "calibrate --second-opinion" in complaint(
+        *speak("check", piece, *both, "--out", tmp_path / "o")[:2]
+    )
+    assert speak("calibrate", piece.parent, *both, "--out", made)[0] == 0
+    code, events, _ = speak("check", piece, *both, "--calibration", made, "--out", tmp_path / "out")
+    assert (code, events[-1]["verdict"]) == (0, "clean")
+    written = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert written["second_opinion"]["name"] == "brain-tissue" and "second opinion" in written["evidence"]
+
+
 def complaint(code: int, events: list[dict]) -> str:
     """The one sentence of an input error."""
     assert code == 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from MedShieldLib.export.json_result import SCHEMA_FILE, dumps, parts_from
-from MedShieldLib.result import CheckResult, Verdict
+from MedShieldLib.result import CheckResult, TargetInfo, Verdict
 
 # The keys that the project promises to its users.
 PROMISED = {
@@ -81,6 +81,15 @@ def test_everything_but_voxels_comes_back(attacked: CheckResult) -> None:
         np.testing.assert_array_equal([found.value, found.percentile], [written.value, written.percentile])
         np.testing.assert_array_equal(found.clean, written.clean)
     np.testing.assert_array_equal(parts["spectrum"].log_power, attacked.spectrum.log_power)
+
+
+def test_the_second_target_is_named(attacked: CheckResult) -> None:
+    doubted = replace(attacked, second=TargetInfo("deepbet-coarse", "cd" * 32))
+    data = _strictly(dumps(doubted, FILES))
+    assert _problems(data) == [] and data["second_opinion"]["name"] == "deepbet-coarse"
+    assert parts_from(data)["second"] == doubted.second
+    earlier = {key: value for key, value in data.items() if key != "second_opinion"}
+    assert _problems(earlier) == [] and parts_from(earlier)["second"] is None
 
 
 def test_evidence_of_the_same_name_is_not_lost(attacked: CheckResult) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedShieldLib.result import CheckResult, EvidenceItem, Verdict
+from MedShieldLib.result import CheckResult, EvidenceItem, TargetInfo, Verdict
 from MedShieldLib.volume import Segmentation, Structure, Volume
 from MedShieldLib.words import VERDICT_WORDS
 
@@ -100,6 +100,14 @@ def test_figures_notes_and_provenance_are_there(page: Page, attacked: CheckResul
     for hashed in (attacked.input_sha256, attacked.target.sha256, attacked.calibration.sha256):
         assert hashed in words
     assert "/scans/MNI152 T1.nii.gz" in words and "MedShield 0.1.0" in words and "numpy" in words
+
+
+def test_who_gave_a_second_opinion_is_said_and_nothing_where_nobody_did(
+    attacked: CheckResult, html: str
+) -> None:
+    asked = render_report(replace(attacked, second=TargetInfo("deepbet-coarse", "cd" * 32)))
+    assert "Second opinion" in asked and "deepbet-coarse" in asked
+    assert "Second opinion" not in html
 
 
 def test_nothing_is_fetched(html: str, page: Page) -> None:

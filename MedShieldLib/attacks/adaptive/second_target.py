@@ -1,0 +1,82 @@
+"""The second target of a shield as its attacker sees it: differentiable, from places of the attacker's own.
+
+Attacking both targets jointly is what is left to an attacker who knows that a second one is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from MedShieldLib import second_opinion
+from MedShieldLib.attacks.adaptive.views import answer_to_view
+from MedShieldLib.attacks.base import Case
+from MedShieldLib.errors import InputError
+from MedShieldLib.fusion import Fusion
+from MedShieldLib.shield import Shield
+from MedShieldLib.targets.base import DifferentiableTarget
+from MedShieldLib.versions import Source
+from MedShieldLib.volume import Volume
+
+
+@dataclass(frozen=True)
+class SecondTarget:
+    """The second target and the clean volume of a case.
+
+    Attributes:
+        attacked: the case of the first target; passes of the second one are counted there.
+        own: the same volume as a case of the second target, with its own window and grid.
+        matched: what both draw.
+        scale: how the shield fuses both.
+    """
+
+    attacked: Case
+    own: Case
+    matched: tuple[second_opinion.Match, ...]
+    scale: Fusion
+
+    @classmethod
+    def of(cls, case: Case, shield: Shield) -> SecondTarget | None:
+        """None if the shield asks nobody else.
+
+        Raises:
+            InputError: if the second target shows no gradients, or finds nothing in the volume.
+        """
+        second = shield.second
+        if second is None:
+            return None
+        if not isinstance(second, DifferentiableTarget):
+            raise InputError(
+                f"The second opinion '{second.name}' shows no gradients, so it cannot be attacked jointly; "
+                "attack a shield with another one."
+            )
+        own = Case.of(second, case.volume, case.eps, case.generator, cancelled=case.cancelled)
+        own.eps *= case.width / own.width  # the same bound, in units of the other window
+        matched = second_opinion.matches(case.target.structures, second.structures)
+        return cls(case, own, matched, shield.calibration.fusion)
+
+    def contradictions(
+        self, p: torch.Tensor, written: Volume, change: torch.Tensor, seed: int
+    ) -> torch.Tensor:
+        """(M, 2) `second_opinion.contradictions`, differentiable.
+
+        Args:
+            p: (1, C, K', J', I') the first target's answer.
+            written: the volume that it answered to.
+            change: zeros (K, J, I) in its intensity units, through which gradients reach the input.
+            seed: of the place from which the second target sees it.
+        """
+        source = Source(written, self.own.grid, self.own.target.finest_mm)
+        rng = second_opinion.generator(seed)
+        q = answer_to_view(second_opinion.PLACE, self.own, source, change, rng)
+        self.attacked.passes += 1
+        answers = (p[0], self.attacked.grid), (q[0], self.own.grid)
+        return second_opinion.missed_and_added(*second_opinion.comparable(self.matched, *answers))
+
+    def fused(self, instability: torch.Tensor, contradictions: torch.Tensor) -> torch.Tensor:
+        """`Fusion.fused`, differentiable."""
+        scale = self.scale
+        relative = contradictions / torch.from_numpy(scale.benign).float()
+        score = relative.square().mean().clamp(min=scale.LEAST_SCORE**2).sqrt()
+        return torch.maximum(instability, scale.factor * score**scale.power)
