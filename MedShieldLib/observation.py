@@ -1,14 +1,11 @@
 """What the shield sees of one volume: the target's answer, its answers to versions, and image features.
 
 Calibration observes clean volumes and the shield observes the volume under check, by this same function.
-Our own work is done on a thread of its own while the target computes, which seldom keeps all cores busy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,8 +36,8 @@ class Observation:
         profile: log10 power per shell of `detector.PROFILE_EDGES`.
         reformed: the mean of the versions that stayed in place and vote, float32; no voxel moves far, see
             `versions.MOST_CHANGE`.
-        timings_s: seconds in the target ("target"), in our own code ("versions", "evidence"), most of it at
-            the same time, and in both for a second opinion ("second opinion").
+        timings_s: seconds in the target ("target"), in our own code ("versions", "evidence"), and in both
+            for a second opinion ("second opinion").
         contradictions: (M, 2), see `second_opinion.contradictions`; None where nobody was asked.
     """
 
@@ -86,40 +83,28 @@ def observe(
         with watch.of("target"):
             return answer_of(target, seen)
 
-    def draw(version: Version) -> Draw:
+    # One thing after another: drawing the next version while the target computes was tried, and a network
+    # that has all cores is held up by more than is saved.
+    answer = ask(volume, 0, "Segmenting the volume as it is")
+    gathered = _Gathered(answer, volume)
+    for n, version in enumerate(versions):
         with watch.of("versions"):
-            return version.draw(source, rng)
-
-    def measure() -> np.ndarray:
+            draw = version.draw(source, rng)
+        other = ask(draw.volume, n + 1, f"Segmenting version {n + 1} of {len(versions)} ({version.kind})")
         with watch.of("evidence"):
-            return converter.radial_profile(source.spectrum, detector.PROFILE_EDGES)
-
-    def gather(version: Version, drawn: Draw, other: np.ndarray) -> None:
-        with watch.of("evidence"):
-            gathered.add(version, drawn, other)
-
-    with _beside() as own:
-        draws, measured = [own.submit(draw, first) for first in versions[:1]], own.submit(measure)
-        answer = ask(volume, 0, "Segmenting the volume as it is")
-        gathered, gathering = _Gathered(answer, volume), []
-        for n, version in enumerate(versions):
-            drawn = draws.pop().result()
-            draws = [own.submit(draw, following) for following in versions[n + 1 : n + 2]]
-            name = f"Segmenting version {n + 1} of {len(versions)} ({version.kind})"
-            gathering.append(own.submit(gather, version, drawn, ask(drawn.volume, n + 1, name)))
-        contradictions = None
-        if second is not None:
-            begin(len(versions) + 1, f"Segmenting for a second opinion ({second.name})")
-            with watch.of("second opinion"):
-                contradictions = second_opinion.contradictions(target, answer, second, volume, seed)
-        progress((steps - 1) / steps, "Weighing the evidence")
-        for each in gathering:
-            each.result()
+            gathered.add(version, draw, other)
+    contradictions = None
+    if second is not None:
+        begin(len(versions) + 1, f"Segmenting for a second opinion ({second.name})")
+        with watch.of("second opinion"):
+            contradictions = second_opinion.contradictions(target, answer, second, volume, seed)
+    progress((steps - 1) / steps, "Weighing the evidence")
     with watch.of("evidence"):
         gathered.finish()
         source.cap(gathered.reformed)
         dispersions = detector.dispersions(gathered.samples)
-        features = detector.novelty_features(measured.result(), volume, answer, target)
+        profile = converter.radial_profile(source.spectrum, detector.PROFILE_EDGES)
+        features = detector.novelty_features(profile, volume, answer, target)
     return Observation(
         source,
         answer,
@@ -128,21 +113,11 @@ def observe(
         np.array(gathered.disagreements),
         dispersions,
         features,
-        measured.result(),
+        profile,
         volume.with_voxels(gathered.reformed),
         watch.seconds,
         contradictions,
     )
-
-
-@contextmanager
-def _beside() -> Iterator[Executor]:
-    """One thread: work is done in the order given; what has not begun when the block fails never is."""
-    thread = ThreadPoolExecutor(1)
-    try:
-        yield thread
-    finally:
-        thread.shutdown(cancel_futures=True)
 
 
 class _Gathered:

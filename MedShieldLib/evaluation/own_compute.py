@@ -1,18 +1,14 @@
 """What a check costs beside the target's inferences, and in memory, measured on one real check with deepbet.
 
-The reference is as many inferences alone, in the same run. Run as
-`python -m MedShieldLib.evaluation.own_compute [VOLUME]`. Says nothing about how well the check judges.
+Run as `python -m MedShieldLib.evaluation.own_compute [VOLUME]`. Says nothing about how well the check judges.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
@@ -26,9 +22,9 @@ from MedShieldLib.targets import Target, load_target
 from MedShieldLib.volume import Volume
 
 SIZE = 256
-# Checks and reference in turn, so that a busy machine slows both.
-_ROUNDS = 3
-# Names of `CheckResult.timings_s`; the first two are done while the target computes, as far as it lets them.
+# Checks beside the first one; the middle one counts, so that what disturbs one does not.
+_MORE = 2
+# Names of `CheckResult.timings_s` that are our own.
 _PARTS = {
     "versions": "drawing versions",
     "evidence": "evidence and votes",
@@ -68,20 +64,14 @@ def shield_with_alarm(target: Target, volume: Volume) -> Shield:
     return Shield(target, still, alpha=0.5, seed=1)
 
 
-def alone(target: Target, volume: Volume, inferences: int) -> float:
-    """Seconds that the target needs for so many inferences when nobody else computes."""
-    start = time.perf_counter()
-    for _ in range(inferences):
-        target.probabilities(volume)
-    return time.perf_counter() - start
-
-
-def table(checks: Sequence[CheckResult], references: Sequence[float]) -> str:
-    """Medians over the rounds, in seconds and as shares of the whole check, a line for each part."""
-    whole, inferences = median(check.timings_s["total"] for check in checks), median(references)
-    rows = {title: median(check.timings_s[name] for check in checks) for name, title in _PARTS.items()}
-    rows |= {"the whole check": whole, "its inferences, alone": inferences, "own compute": whole - inferences}
-    return "\n".join(f"{title:<26}{s:8.2f} s{s / whole:8.1%}" for title, s in rows.items())
+def table(result: CheckResult) -> str:
+    """Seconds and shares of the whole check, a line for each part."""
+    seconds = result.timings_s
+    total, inferences = seconds["total"], seconds["target"]
+    rows = {title: seconds[name] for name, title in _PARTS.items()}
+    rows["anything else"] = total - inferences - sum(rows.values())
+    rows |= {"own compute": total - inferences, "inferences": inferences, "the whole check": total}
+    return "\n".join(f"{title:<26}{s:8.2f} s{s / total:8.1%}" for title, s in rows.items())
 
 
 def peak_gb() -> float:
@@ -103,20 +93,16 @@ def main() -> int:
     heap.keep_for_reuse()  # as a check does
     try:
         volume = Volume.read(arguments.volume) if arguments.volume else padded_mni152()
-        target = load_target(arguments.target)
-        shield = shield_with_alarm(target, volume)
-        checks, references = [shield.check_and_segment(volume)], list[float]()
+        shield = shield_with_alarm(load_target(arguments.target), volume)
+        checks = [shield.check_and_segment(volume)]
         peak = peak_gb()  # of one check
-        for _ in range(_ROUNDS):
-            references.append(alone(target, volume, 1 + len(shield.calibration.versions)))
-            checks.append(shield.check_and_segment(volume))
+        checks += [shield.check_and_segment(volume) for _ in range(_MORE)]
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     size = " x ".join(map(str, volume.voxels.shape[::-1]))
     print(f"Target {arguments.target}, {size} voxels, {workers()} threads, verdict {checks[0].verdict.value}")
-    print(f"Medians of {_ROUNDS} rounds; versions and evidence are made while the target computes:")
-    print(table(checks[1:], references))
+    print(table(sorted(checks, key=lambda check: check.timings_s["total"])[_MORE // 2]))
     print(f"Peak memory {peak:.1f} GB")
     return 0
 
