@@ -29,6 +29,10 @@ def compare(original: Segmentation, defended: Segmentation) -> tuple[StructureAg
     first, second = original.labels, defended.labels
     if first.shape != second.shape:
         raise ValueError(f"label maps of shapes {first.shape} and {second.shape} cannot be compared")
+    seen = (first != 0) | (second != 0)
+    if seen.any():
+        box = bounding_box(seen)
+        first, second = first[box], second[box]
     spacing, voxel_ml = original.volume.spacing[::-1], original.volume.voxel_ml
     top = max((structure.value for structure in original.structures), default=0)
     boxes = [ndimage.find_objects(labels, top) for labels in (first, second)]  # one pass for all structures
@@ -81,28 +85,37 @@ def hd95(first: np.ndarray, second: np.ndarray, spacing: Sequence[float]) -> flo
     if not (first.any() and second.any()):
         return float("nan") if first.any() or second.any() else 0.0
     box = bounding_box(first | second)
-    surfaces = _surface(first[box]), _surface(second[box])
-    return max(_directed95(*surfaces, spacing), _directed95(*surfaces[::-1], spacing))
+    first, second = _surface(first[box]), _surface(second[box])
+    points = np.argwhere(first), np.argwhere(second)
+    return max(
+        _directed95(points[0], second, points[1], spacing), _directed95(points[1], first, points[0], spacing)
+    )
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
-    """Mask voxels with a face neighbour outside the mask or the array, with a margin of one voxel around."""
-    inside = np.pad(mask, 1)
-    core = inside.copy()
+    """Mask voxels with a face neighbour outside the mask or the array."""
+    padded, core = np.pad(mask, 1), mask.copy()
     for axis in range(mask.ndim):
-        for step in (1, -1):
-            core &= np.roll(inside, step, axis)
-    return inside & ~core
+        for neighbours in (slice(-2), slice(2, None)):
+            window = [slice(1, -1)] * mask.ndim
+            window[axis] = neighbours
+            core &= padded[tuple(window)]
+    return mask ^ core
 
 
-def _directed95(source: np.ndarray, to: np.ndarray, spacing: Sequence[float]) -> float:
-    """95th percentile over surface `source` of the distance in mm to the nearest voxel of surface `to`.
+def _directed95(points: np.ndarray, to: np.ndarray, to_points: np.ndarray, spacing: Sequence[float]) -> float:
+    """95th percentile of the distance in mm from `points` to the nearest point of a surface.
 
     Two segmentations of one scan share most of their surface, so only the rest is looked up, in a k-d tree.
+
+    Args:
+        points: (N, 3) indices of voxels.
+        to: the surface as a mask.
+        to_points: (M, 3) its voxels.
+        spacing: mm along (k, j, i).
     """
-    points = np.argwhere(source)
-    distances, apart = np.zeros(len(points)), ~to[source]
+    distances, apart = np.zeros(len(points)), ~to[tuple(points.T)]
     if apart.any():
-        tree = spatial.cKDTree(np.argwhere(to) * np.asarray(spacing), balanced_tree=False)
+        tree = spatial.cKDTree(to_points * np.asarray(spacing), balanced_tree=False)
         distances[apart], _ = tree.query(points[apart] * np.asarray(spacing), workers=slabs.workers())
     return float(np.percentile(distances, 95))

@@ -187,23 +187,23 @@ def _shrunk(x: np.ndarray, threshold: np.float32, levels: int, wavelet: pywt.Wav
     What pywt.wavedecn and pywt.waverecn do, but each detail is back in place before the next one is made.
     """
 
-    def split(rows: slice) -> dict[str, np.ndarray]:
-        return pywt.dwtn(np.asarray(x[rows], np.float32), wavelet, _PERIODIC, axes=(1, 2))
+    def split(rows: slice) -> list[np.ndarray]:
+        halves = _split(np.asarray(x[rows], np.float32), 2, wavelet)
+        return [quarter for half in halves for quarter in _split(half, 1, wavelet)]
 
     parts = slabs.each(x, split)
-    planes = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    planes = [np.concatenate(quarters) for quarters in zip(*parts, strict=True)]  # (K, I / 2, J / 2)
     del parts
-    for key, plane in planes.items():
-        if key == "aa":
-            _shrink_coarse(plane, threshold, levels, wavelet)
-        else:
-            _shrink_along_k(plane, threshold, wavelet)
+    coarse, *details = planes
+    _shrink_coarse(coarse, threshold, levels, wavelet)
+    for plane in details:
+        _shrink_along_k(plane, threshold, wavelet)
     out = np.empty(x.shape, np.float32)
 
     def join(rows: slice) -> None:
-        quarters = {key: plane[rows] for key, plane in planes.items()}
-        joined = pywt.idwtn(quarters, wavelet, _PERIODIC, axes=(1, 2))
-        out[rows] = joined[:, : x.shape[1], : x.shape[2]]  # an odd axis comes back one longer
+        a, b, c, d = (plane[rows] for plane in planes)
+        low, high = _join(a, b, 1, wavelet, x.shape[1]), _join(c, d, 1, wavelet, x.shape[1])
+        out[rows] = _join(low, high, 2, wavelet, x.shape[2])
 
     slabs.each(out, join)
     return out
@@ -213,8 +213,8 @@ def _shrink_along_k(plane: np.ndarray, threshold: np.float32, wavelet: pywt.Wave
     """Shrink, in place, coefficients that are details along j or i already: both halves along k are."""
 
     def shrink(columns: slice) -> None:
-        low, high = _split_along_k(plane[:, columns], wavelet)
-        _join_along_k(_soft(low, threshold), _soft(high, threshold), wavelet, plane[:, columns])
+        low, high = _split(plane[:, columns], 0, wavelet)
+        plane[:, columns] = _join(_soft(low, threshold), _soft(high, threshold), 0, wavelet, len(plane))
 
     slabs.each(plane, shrink, axis=1)
 
@@ -223,7 +223,7 @@ def _shrink_coarse(plane: np.ndarray, threshold: np.float32, levels: int, wavele
     """Shrink, in place, what is coarse along j and i: its detail along k here, the rest on lower levels."""
 
     def split(columns: slice) -> list[np.ndarray]:
-        return _split_along_k(plane[:, columns], wavelet)
+        return _split(plane[:, columns], 0, wavelet)
 
     halves = slabs.each(plane, split, axis=1)
     low, high = (np.concatenate([half[n] for half in halves]) for n in (0, 1))
@@ -232,21 +232,23 @@ def _shrink_coarse(plane: np.ndarray, threshold: np.float32, levels: int, wavele
         low[:] = np.moveaxis(_shrunk(np.moveaxis(low, -1, 0), threshold, levels - 1, wavelet), 0, -1)
 
     def join(columns: slice) -> None:
-        _join_along_k(low[columns], _soft(high[columns], threshold), wavelet, plane[:, columns])
+        detail = _soft(high[columns], threshold)
+        plane[:, columns] = _join(low[columns], detail, 0, wavelet, len(plane))
 
     slabs.each(plane, join, axis=1)
 
 
-def _split_along_k(columns: np.ndarray, wavelet: pywt.Wavelet) -> list[np.ndarray]:
-    """Both halves of the transform along k, which becomes the last axis: lines in steps of a power of two
-    would share few places of the cache.
+def _split(x: np.ndarray, axis: int, wavelet: pywt.Wavelet) -> list[np.ndarray]:
+    """Both halves of the transform along an axis, which becomes the last one: lines in steps of a power of
+    two would share few places of the cache.
     """
-    return pywt.dwt(np.ascontiguousarray(np.moveaxis(columns, 0, -1)), wavelet, _PERIODIC)
+    return pywt.dwt(np.ascontiguousarray(np.moveaxis(x, axis, -1)), wavelet, _PERIODIC)
 
 
-def _join_along_k(low: np.ndarray, high: np.ndarray, wavelet: pywt.Wavelet, out: np.ndarray) -> None:
-    """The inverse of `_split_along_k`, into `out`; an odd axis comes back one longer."""
-    out[:] = np.moveaxis(pywt.idwt(low, high, wavelet, _PERIODIC), -1, 0)[: len(out)]
+def _join(low: np.ndarray, high: np.ndarray, axis: int, wavelet: pywt.Wavelet, length: int) -> np.ndarray:
+    """The inverse of `_split`, cut to `length` along its axis: an odd one comes back one longer."""
+    low, high = np.ascontiguousarray(low), np.ascontiguousarray(high)
+    return np.moveaxis(pywt.idwt(low, high, wavelet, _PERIODIC)[..., :length], -1, axis)
 
 
 def _soft(x: np.ndarray, threshold: np.float32) -> np.ndarray:

@@ -24,12 +24,9 @@ def combined(source: Source, unrest: np.ndarray) -> Volume:
     Returns:
         float32 volume in [0, 1] in the source's geometry.
     """
-    heat = instability(source, unrest).voxels
-    energy = band_energy(source, *_BAND).voxels
-    energy += 1
-    energy /= 2
-    heat *= energy
-    return source.volume.with_voxels(heat)
+    heat = torch.from_numpy(instability(source, unrest).voxels)
+    energy = torch.from_numpy(band_energy(source, *_BAND).voxels)
+    return source.volume.with_voxels(heat.mul_(energy.add_(1).div_(2)).numpy())
 
 
 def instability(source: Source, unrest: np.ndarray) -> Volume:
@@ -45,5 +42,5 @@ def band_energy(source: Source, low: float, high: float) -> Volume:
     edges = low * source.nyquist, high * source.nyquist
     energy = converter.local_band_energy(source.spectrum, *edges, _REACH_MM)
     _, top = converter.intensity_range(energy)
-    energy /= max(top, 1e-12)
-    return source.volume.with_voxels(np.clip(energy, 0, 1, out=energy))
+    shares = torch.from_numpy(energy).div_(max(top, 1e-12)).clamp_(0, 1)
+    return source.volume.with_voxels(shares.numpy())

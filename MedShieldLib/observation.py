@@ -158,7 +158,8 @@ def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray | None, unrest
 
     def add(rows: slice) -> np.ndarray:
         ours, theirs = answer[:, rows], other[:, rows]
-        distance = np.abs(ours - theirs)
+        distance = ours - theirs
+        np.abs(distance, out=distance)
         if vote is not None:
             vote[:, rows] += theirs
         unrest[rows] += distance.sum(0)

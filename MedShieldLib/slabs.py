@@ -15,7 +15,7 @@ import torch
 Answer = TypeVar("Answer")
 
 # Voxels of a slab: with what is computed from it, it fits in the cache.
-_VOXELS = 2**18
+_VOXELS = 2**19
 
 
 def workers() -> int:

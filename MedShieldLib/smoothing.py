@@ -11,6 +11,9 @@ import numpy as np
 
 from MedShieldLib import slabs
 
+# A tile has so many rows along k and about so many voxels: with what is computed from it, it fits the cache.
+_TILE_ROWS, _TILE_VOXELS = 32, 2**18
+
 
 def median(voxels: np.ndarray, step: int = 1) -> np.ndarray:
     """Three-point median along each axis in turn, taps `step` voxels apart; float32, same shape.
@@ -27,7 +30,7 @@ def median(voxels: np.ndarray, step: int = 1) -> np.ndarray:
                 line[step:-step] = np.clip(line[step:-step], lower, upper)
         return x
 
-    return _by_slabs(voxels, step, three_axes)
+    return _by_tiles(voxels, step, three_axes)
 
 
 def diffusion(voxels: np.ndarray, edge: float, passes: int, step: int = 1) -> np.ndarray:
@@ -43,29 +46,49 @@ def diffusion(voxels: np.ndarray, edge: float, passes: int, step: int = 1) -> np
 
     def one_pass(x: np.ndarray) -> np.ndarray:
         flow = np.zeros_like(x)
+        differences, divisors = np.empty(x.size, np.float32), np.empty(x.size, np.float32)
         for axis in range(3):
-            line, flow_along = np.moveaxis(x, axis, 0), np.moveaxis(flow, axis, 0)
-            difference = line[step:] - line[:-step]
-            difference /= difference * difference + squared_edge  # rate makes up for the missing factor
-            flow_along[:-step] += difference
-            flow_along[step:] -= difference
+            earlier, later = ((slice(None),) * axis + (side,) for side in (slice(-step), slice(step, None)))
+            before, after = x[earlier], x[later]
+            difference, divisor = (y[: before.size].reshape(before.shape) for y in (differences, divisors))
+            np.subtract(after, before, out=difference)
+            np.multiply(difference, difference, out=divisor)
+            divisor += squared_edge
+            difference /= divisor  # rate makes up for the missing factor
+            flow[earlier] += difference
+            flow[later] -= difference
         flow *= rate
         x += flow
         return x
 
     for _ in range(passes):
-        voxels = _by_slabs(voxels, step, one_pass)
+        voxels = _by_tiles(voxels, step, one_pass)
     return voxels
 
 
-def _by_slabs(voxels: np.ndarray, reach: int, smooth: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """`smooth` on float32 slabs, each with the `reach` rows on either side that its answer depends on."""
+def _by_tiles(voxels: np.ndarray, reach: int, smooth: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """`smooth` on float32 tiles, each with the `reach` rows around it that its answer depends on.
+
+    A tile is cut along k and j: cut along k alone, what is cached would be half margin. One of a single value
+    stays what it is, whatever smooths it.
+    """
     out = np.empty(voxels.shape, np.float32)
+    depth = max(_TILE_ROWS, 4 * reach)
+    width = max(depth, _TILE_VOXELS // (depth * voxels.shape[2]))
 
     def work(rows: slice) -> None:
-        start = max(0, rows.start - reach)
-        seen = np.array(voxels[start : rows.stop + reach], np.float32)
-        out[rows] = smooth(seen)[rows.start - start : rows.stop - start]
+        above = max(0, rows.start - reach)
+        for first in range(0, voxels.shape[1], width):
+            before = max(0, first - reach)
+            seen = voxels[above : rows.stop + reach, before : first + width + reach]
+            smoothed = seen if _is_flat(seen) else smooth(np.array(seen, np.float32))
+            k, j = slice(rows.start - above, rows.stop - above), slice(first - before, first - before + width)
+            out[rows, first : first + width] = smoothed[k, j]
 
-    slabs.each(out, work, least=4 * reach)
+    slabs.each(out, work, least=depth)
     return out
+
+
+def _is_flat(x: np.ndarray) -> bool:
+    """Whether all is one value, as in padding. Two corners tell quickly that a scan with noise is not."""
+    return bool(x[0, 0, 0] == x[-1, -1, -1] and (x == x[0, 0, 0]).all())

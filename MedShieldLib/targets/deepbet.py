@@ -194,7 +194,9 @@ def _bounds(x: torch.Tensor) -> tuple[float, float]:
 
 def _points(x: torch.Tensor, shape: Sequence[int] | None) -> torch.Tensor:
     """The voxels of (1, C, K', J', I') nearest to a grid of that shape; None takes all."""
-    return x if shape is None else F.interpolate(x, tuple(shape), mode="nearest-exact")
+    if shape is None or tuple(shape) == x.shape[2:]:
+        return x
+    return F.interpolate(x, tuple(shape), mode="nearest-exact")
 
 
 def _from_points(x: torch.Tensor, volume: Volume) -> torch.Tensor:

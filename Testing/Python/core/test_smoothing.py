@@ -1,4 +1,4 @@
-"""The median and the diffusion: what they remove, what they keep, and that slabs leave no seams."""
+"""The median and the diffusion: what they remove, what they keep, and that tiles leave no seams."""
 
 from __future__ import annotations
 
@@ -89,14 +89,21 @@ def test_axes_shorter_than_the_taps_are_left_alone(shape: tuple[int, int, int], 
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
-@pytest.mark.parametrize("voxels_in_slab", [1, 9000])
-def test_slabs_leave_no_seams(monkeypatch: pytest.MonkeyPatch, step: int, voxels_in_slab: int) -> None:
-    voxels = (step_edge() + noise(60)).astype(np.int16)
-    whole = smoothing.median(voxels, step), smoothing.diffusion(voxels, 100, 5, step)
-    monkeypatch.setattr(slabs, "_VOXELS", voxels_in_slab)
+@pytest.mark.parametrize("padding", [0, 20])
+def test_tiles_leave_no_seams(monkeypatch: pytest.MonkeyPatch, step: int, padding: int) -> None:
+    voxels = np.pad((step_edge() + noise(60)).astype(np.int16), padding)
+
+    def smoothed(voxels_in_a_slab: int, rows: int, voxels_in_a_tile: int) -> tuple[np.ndarray, np.ndarray]:
+        monkeypatch.setattr(slabs, "_VOXELS", voxels_in_a_slab)
+        monkeypatch.setattr(smoothing, "_TILE_ROWS", rows)
+        monkeypatch.setattr(smoothing, "_TILE_VOXELS", voxels_in_a_tile)
+        return smoothing.median(voxels, step), smoothing.diffusion(voxels, 100, 5, step)
+
     monkeypatch.setattr(slabs, "workers", lambda: 2)
-    np.testing.assert_array_equal(smoothing.median(voxels, step), whole[0])
-    np.testing.assert_array_equal(smoothing.diffusion(voxels, 100, 5, step), whole[1])
+    whole = smoothed(voxels.size, 1000, voxels.size * 1000)
+    for sizes in ((1, 1, 1), (9000, 1, 9000), (1, 10, 1)):
+        for tiled, expected in zip(smoothed(*sizes), whole, strict=True):
+            np.testing.assert_array_equal(tiled, expected)
 
 
 @pytest.mark.parametrize("dtype", ["int16", "uint8", "float32", "float64"])
