@@ -28,6 +28,8 @@ _BANDS = (1, 3, 6, 10, 15, 20)
 # Below this soft volume (in cells) a structure is absent from both answers and there is nothing to compare.
 _ABSENT_CELLS = 8.0
 _SMALLEST_SCORE = 1e-6
+# Scores that fewer clean volumes reach are not explained by chance alone, whatever the alarm rate.
+_RARE = 0.05
 # How far answers are from each other is measured on about so many cells, evenly spaced.
 _SAMPLED_CELLS = 2**22
 
@@ -216,6 +218,12 @@ def predictive_p_value(score: float, clean: np.ndarray, subjects: Sequence[str])
     spread = np.sqrt(variance * (1 + 1 / len(groups))) + 1e-9
     distance = (np.log(max(score, _SMALLEST_SCORE)) - means.mean()) / spread
     return float(stats.t.sf(distance, len(groups) - 1))
+
+
+def unexplained(score: float, clean: np.ndarray) -> float:
+    """The part of a score that lies beyond what all but one in twenty clean volumes reach, in [0, 1)."""
+    ordinary = float(np.quantile(clean, 1 - _RARE))
+    return max(0.0, 1 - ordinary / max(score, _SMALLEST_SCORE))
 
 
 def verdict(p_attack: float, p_novelty: float, alpha: float) -> Verdict:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MedShieldLib import __version__, detector, heatmap
+from MedShieldLib import __version__, detector, heatmap, reformer
 from MedShieldLib.agreement import compare
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import Cancelled, InputError
@@ -135,7 +135,7 @@ class Shield:
             progress(_SHARE_OF_OBSERVING, "Comparing the segmentations")
             with watch.of("labels"):
                 original = self._segmentation(seen.answer, volume)
-                defended = original if verdict is Verdict.CLEAN else self._segmentation(seen.vote, volume)
+                defended = original if verdict is Verdict.CLEAN else self._defended(seen, volume)
             with watch.of("agreement"):
                 structures = compare(original, defended)
             with watch.of("heatmap"):
@@ -165,6 +165,12 @@ class Shield:
             notes=self._notes(),
             second=None if self.second is None else TargetInfo(self.second.name, self.second.sha256),
         )
+
+    def _defended(self, seen: Observation, volume: Volume) -> Segmentation:
+        """The vote, continued as far as clean volumes do not explain the instability."""
+        instability = self.calibration.normaliser.instability(seen.disagreements, seen.dispersions)
+        share = detector.unexplained(float(instability), self.calibration.instability)
+        return self._segmentation(reformer.continued(seen.vote, seen.answer, share), volume)
 
     def attack_score(self, seen: Observation) -> float:
         """The score that `clean_scores` is to be compared with."""

@@ -17,6 +17,7 @@ from MedShieldLib.detector import (
     novelty_features,
     p_value,
     sample,
+    unexplained,
     verdict,
 )
 from MedShieldLib.result import Verdict
@@ -180,6 +181,13 @@ def test_false_alarms_are_at_most_alpha_for_scores_of_one_protocol(alpha: float,
     assert alarms <= alpha + 3 * deviation
     if values > 1000:  # without ties it is exactly alpha here
         assert alarms >= alpha - 3 * deviation
+
+
+def test_what_clean_volumes_reach_leaves_nothing_unexplained() -> None:
+    clean = np.linspace(0.5, 1.5, 101)
+    assert [unexplained(score, clean) for score in (0.0, 1.0, 1.45)] == [0, 0, 0]
+    assert unexplained(2.9, clean) == pytest.approx(0.5)
+    assert unexplained(1e9, clean) == pytest.approx(1)
 
 
 def test_p_values_count_the_score_itself_and_ties_against_an_alarm() -> None:

@@ -12,11 +12,13 @@ from MedShieldLib import Shield, Volume, shifts
 from MedShieldLib.attacks import load_attack
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.converter import intensity_range
-from MedShieldLib.detector import p_value
+from MedShieldLib.detector import p_value, unexplained
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation.metrics import mean_dice
 from MedShieldLib.export.folder import load_result
+from MedShieldLib.observation import observe
 from MedShieldLib.recalibration import with_second_opinion
+from MedShieldLib.reformer import continued
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
@@ -61,6 +63,27 @@ def test_an_attacked_volume_is_suspected_and_gets_the_vote_of_the_versions(
     assert mean_dice(attacked.original, clean.original) < 0.9
     assert attacked.verdict is Verdict.SUSPECTED_ATTACK and attacked.p_attack <= attacked.alpha
     assert (attacked.defended.labels != attacked.original.labels).any()
+
+
+def test_the_vote_goes_on_where_clean_volumes_do_not_explain_the_instability(
+    shield: Shield, attacked: CheckResult, unseen: Volume
+) -> None:
+    """An attacked volume gets more than the vote; a clean one the vote itself, were it not for the gate."""
+    always = replace_alpha(shield, 1 - 1e-9)
+    for volume, goes_on in ((unseen, False), (attacked.volume, True)):
+        seen = observe(shield.target, volume, shield.calibration.versions, seed=3)
+        vote = shield.target.labelmap(seen.vote, volume)
+        defended = always.check_and_segment(volume).defended.labels
+        assert (defended != vote).any() == goes_on
+        score = always.attack_score(seen)
+        share = unexplained(score, shield.clean_scores)
+        expected = shield.target.labelmap(continued(seen.vote, seen.answer, share), volume)
+        np.testing.assert_array_equal(defended, expected)
+
+
+def replace_alpha(shield: Shield, alpha: float) -> Shield:
+    """The same shield with another alarm rate."""
+    return Shield(shield.target, shield.calibration, alpha=alpha, seed=shield.seed)
 
 
 def test_everything_lies_on_the_voxels_of_the_input(attacked: CheckResult, unseen: Volume) -> None:
