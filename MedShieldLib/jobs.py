@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from MedShieldLib.control import Control
 from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.refusals import require_plain_name
 from MedShieldLib.volume import Volume
 
 if TYPE_CHECKING:
@@ -260,6 +261,7 @@ def require_new_file(path: Path, force: bool, suffixes: tuple[str, ...] = ()) ->
     Raises:
         InputError: if it exists and `force` is False, has another ending, or cannot be written.
     """
+    require_plain_name(path)
     if suffixes and not path.name.lower().endswith(suffixes):
         raise InputError(f"{path} needs one of these endings: {', '.join(suffixes)}.")
     if path.is_dir():

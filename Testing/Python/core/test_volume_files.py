@@ -6,6 +6,7 @@ import gzip
 import os
 import re
 import struct
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -171,7 +172,25 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     assert os.listdir(tmp_path) == ["a.nrrd"] and (tmp_path / "a.nrrd").read_bytes() == before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_name_that_is_not_utf_8_is_refused_both_ways(tmp_path, extension):
+    path = tmp_path / os.fsdecode(b"bad\xff name" + extension.encode())
+    with pytest.raises(InputError, match="rename it"):
+        _volume().write(path)
+    _volume().write(tmp_path / f"good{extension}")
+    (tmp_path / f"good{extension}").rename(path)
+    with pytest.raises(InputError, match="rename it") as caught:
+        Volume.read(path)
+    assert str(caught.value).encode()  # can be printed
+
+
 # Files that are no images, or no longer
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has none")
+def test_pipe_is_not_waited_for(tmp_path, refusal, extension):
+    os.mkfifo(tmp_path / f"a{extension}")
+    assert "neither a file nor a folder" in refusal(tmp_path / f"a{extension}")
 
 
 def test_missing_path_is_refused(tmp_path, refusal, extension):
