@@ -133,7 +133,7 @@ class CalibrateJob:
             cancelled=control.cancelled,
         )
         with control.writing():
-            self.out.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.out.parent)
             calibration.save(self.out)
         control.progress(1.0, "Done")
         return calibration
@@ -195,7 +195,7 @@ class AttackJob:
             cancelled=control.cancelled,
         )
         with control.writing():
-            self.out.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.out.parent)
             result.volume.write(self.out)
         control.progress(1.0, "Done")
         return result
@@ -234,7 +234,8 @@ class TrainJob:
             if control.cancelled():
                 raise Cancelled
 
-        self.out.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (self.out.parent, self.work):
+            make_folder(folder)
         main(self.data, self.work, self.out, recipe, self.folds, progress)
 
 
@@ -248,11 +249,26 @@ def find_volumes(folder: Path) -> list[Path]:
 
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give one that holds the clean volumes.")
-    visible = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
+    try:
+        visible = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}.") from error
     found = [p for p in visible if p.is_dir() or extension_of(p)]
     if not found:
         raise InputError(f"{folder} holds neither {', '.join(EXTENSIONS)} files nor folders of DICOM series.")
     return found
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder`, and those around it, where they are not there.
+
+    Raises:
+        InputError: if it is a file, or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); choose another folder.") from error
 
 
 def require_new_file(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> None:
