@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedShieldLib import __version__
+from MedShieldLib import __version__, terminal
 from MedShieldLib.agreement import dice
 from MedShieldLib.cli import parse_eps
 from MedShieldLib.demo import mni152
 from MedShieldLib.errors import InputError
 from MedShieldLib.jobs import make_folder
+from MedShieldLib.result import Verdict
+from MedShieldLib.shield import Shield
 from MedShieldLib.volume import Volume
 
 MEDSHIELD = (sys.executable, "-m", "MedShieldLib.cli")
@@ -113,6 +115,16 @@ def test_attacked_head_is_suspected_and_repaired(attacked, checked, tmp_path):
     overlap = {n: (dice(original == n, truth == n), dice(defended == n, truth == n)) for n in (1, 2, 3)}
     before, after = np.mean(list(overlap.values()), axis=0)
     assert before < 0.85 and after > 0.87, overlap  # a template: hard to mislead, see the README
+
+
+def test_calibration_that_can_never_alarm_is_the_headline(
+    small_target, small_calibration, small_heads, capsys
+):
+    result = Shield(small_target, small_calibration, alpha=0.05, seed=3).check_and_segment(small_heads[4][1])
+    assert result.verdict is Verdict.CLEAN  # as it must be: 16 scores
+    terminal.show_check(result, Path("results"))
+    headline = capsys.readouterr().out.splitlines()[0]
+    assert "too small" in headline and "CLEAN" not in headline
 
 
 # --- refusals
