@@ -351,6 +351,38 @@ def test_senseless_nrrd_and_mha_spacing_is_refused(tmp_path, refusal, spacing):
     assert "spacing" in refusal(tmp_path / "a.nrrd")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("NDims = 3", "NDims = abc", "damaged"),
+        ("NDims = 3", "NDims = 4", "4 axes"),
+        ("DimSize = 19 18 17", "DimSize = 19 x 17", "damaged"),
+        ("DimSize = 19 18 17", "DimSize = 19 18", "3 axes"),
+        ("DimSize = 19 18 17", "DimSize = 19 -18 17", "empty"),
+        ("TransformMatrix = .*\n", "TransformMatrix = 0 0 0 0 0 0 0 0 0\n", "do not span"),
+        ("TransformMatrix = .*\n", "TransformMatrix = 1 0 0 1 0 0 0 0 1\n", "do not span"),
+        ("TransformMatrix = .*\n", "TransformMatrix = nan 0 0 0 1 0 0 0 1\n", "do not span"),
+        ("TransformMatrix = .*\n", "TransformMatrix = 1 0 0 0 1 0\n", "6 numbers for 3 directions"),
+    ],
+)
+def test_senseless_mha_header_is_refused_quietly(tmp_path, refusal, old, new, reason):
+    assert reason in refusal(_edited(tmp_path / "a.mha", old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("sizes: 19 18 17", "sizes: 0 18 17", "empty"),
+        ("sizes: 19 18 17", "sizes: 19 -18 17", "empty"),
+        ("type: short", "type: block", "type block"),
+        ("space directions: .*\n", "space directions: (nan,0,0) (0,1,0) (0,0,1)\n", "spacing"),
+        ("space directions: .*\n", "space directions: (1,0,0) (1,0,0) (0,0,1)\n", "do not span"),
+    ],
+)
+def test_senseless_nrrd_header_is_refused_by_its_reason(tmp_path, refusal, old, new, reason):
+    assert reason in refusal(_edited(tmp_path / "a.nrrd", old, new))
+
+
 def test_nrrd_axis_without_length_is_refused(tmp_path, refusal):
     nrrd = _edited(
         tmp_path / "a.nrrd", r"space directions: .*\n", "space directions: (1,0,0) (0,0,0) (0,0,1)\n"
