@@ -175,6 +175,7 @@ class AttackJob:
     def run(self, control: Control) -> AttackResult:
         """Raises InputError or Cancelled; writes the whole file or nothing."""
         from MedShieldLib.attacks import load_attack
+        from MedShieldLib.attacks.base import require_room
         from MedShieldLib.reading import EXTENSIONS
         from MedShieldLib.targets import DifferentiableTarget, load_target
 
@@ -186,6 +187,7 @@ class AttackJob:
         target = load_target(self.target)
         if not isinstance(target, DifferentiableTarget):
             raise InputError(f"Target '{self.target}' shows no gradients, which '{self.attack}' needs.")
+        require_room(target, volume, self.eps)
         result = attack(
             target,
             volume,

@@ -211,6 +211,14 @@ def test_second_opinion_of_an_unknown_target_is_refused(head, tmp_path):
     assert "'liver'" in refusal(*arguments)
 
 
+def test_attack_that_could_change_nothing_is_refused(head, tmp_path):
+    volume = Volume.read(head)
+    coarse = 20 * volume.voxels / volume.voxels.max()
+    volume.with_voxels(np.rint(coarse).astype(np.int16)).write(tmp_path / "coarse.nii.gz")
+    arguments = ("attack", tmp_path / "coarse.nii.gz", *BRAIN, "--eps", "8/255", "-o", tmp_path / "a.nii.gz")
+    assert "one grey level" in refusal(*arguments) and not (tmp_path / "a.nii.gz").exists()
+
+
 def test_empty_folder_is_no_calibration_data(tmp_path):
     assert str(tmp_path) in refusal("calibrate", tmp_path, *BRAIN, "-o", tmp_path / "c.json")
 
