@@ -7,7 +7,7 @@ DATA ?= $(wildcard ../shared/data)
 BENCHMARK_ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
-EXTRAS := cli,report,dicom,deepbet,train,bench,test
+EXTRAS := report,dicom,deepbet,train,bench,test
 
 .PHONY: demo test lint benchmark
 

@@ -22,6 +22,7 @@ from MedShieldLib.effort import QUICK
 from MedShieldLib.errors import InputError
 from MedShieldLib.fusion import Fusion
 from MedShieldLib.observation import IsCancelled, Progress, observe
+from MedShieldLib.result import can_alarm
 from MedShieldLib.second_opinion import matches
 from MedShieldLib.targets.base import Target
 from MedShieldLib.versions import Moved, Version, from_json, to_json, votes
@@ -190,7 +191,7 @@ class Calibration:
     def support(self, alpha: float) -> str | None:
         """A sentence when the calibration is too small for `alpha`, else None."""
         n_scores, n_shifts = len(self.subjects), len(set(self.shift_names))
-        if alpha * (n_scores + 1) < 1:
+        if not can_alarm(alpha, n_scores):
             return (
                 f"The calibration holds {n_scores} clean scores; an alarm rate of {alpha:.3g} needs at least "
                 f"{int(np.ceil(1 / alpha)) - 1}, so no volume can be called suspicious: calibrate on more "

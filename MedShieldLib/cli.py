@@ -1,6 +1,6 @@
 """The command line `medshield`: options in, jobs run, outcome in plain words, exit codes.
 
-What the commands do is in `jobs.py`; what they print is in `terminal.py`. Needs the extra `cli`.
+What the commands do is in `jobs.py`; what they print is in `terminal.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
@@ -27,7 +28,8 @@ try:
 
     from MedShieldLib import terminal
 except ModuleNotFoundError as error:
-    sys.exit(how_to_install(error))
+    print(how_to_install(error), file=sys.stderr)
+    sys.exit(ExitCode.INPUT_ERROR)
 
 Answer = TypeVar("Answer")
 
@@ -40,20 +42,26 @@ app = typer.Typer(
     "3 cancelled, 1 fault. Add --debug to any command to see the traceback of a fault. Not for clinical use.",
 )
 
-VolumePath = Annotated[Path, typer.Argument(metavar="VOLUME", help="NIfTI, NRRD, MHA file or DICOM folder.")]
+# Without `readable=False` an unreadable file gets Typer's box of usage instead of our own sentence.
+_path_argument = partial(typer.Argument, readable=False)
+_path_option = partial(typer.Option, readable=False)
+
+VolumePath = Annotated[Path, _path_argument(metavar="VOLUME", help="NIfTI, NRRD, MHA file or DICOM folder.")]
 TargetName = Annotated[str, typer.Option("--target", "-t", help="brain-tissue, deepbet, or a JSON file.")]
 Series = Annotated[str | None, typer.Option(help="Which series of a DICOM folder.")]
 Component = Annotated[int | None, typer.Option(min=0, help="Which component of a 4D or vector image.")]
 SecondOpinion = Annotated[str | None, typer.Option(help="Another target to ask as well.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there already.")]
 Trust = Annotated[bool, typer.Option("--trust", help="Run the code in a TorchScript model without asking.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 
 
 def main() -> NoReturn:
     """The entry point: every outcome becomes an exit code, every failure one sentence."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     heap.keep_for_reuse()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a name must not undo a check
     code: int = ExitCode.FAULT
     try:
         app(arguments)
@@ -91,10 +99,10 @@ def _root(
 def check(
     volume: VolumePath,
     target: TargetName,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")],
-    calibration: Annotated[Path | None, typer.Option(help="File of 'calibrate'; default: shipped.")] = None,
+    out: Annotated[Path, _path_option("--out", "-o", help="Folder for the results.")],
+    calibration: Annotated[Path | None, _path_option(help="File of 'calibrate'; default: shipped.")] = None,
     alpha: Annotated[float, typer.Option(help="Share of clean scans that may raise a false alarm.")] = 0.05,
-    seed: Annotated[int | None, typer.Option(help="Of the random versions; default: fresh.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the random versions; default: fresh.")] = None,
     series: Series = None,
     component: Component = None,
     versions: Annotated[
@@ -125,7 +133,7 @@ def check(
 def attack(
     volume: VolumePath,
     target: TargetName,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File for the attacked volume.")],
+    out: Annotated[Path, _path_option("--out", "-o", help="File for the attacked volume.")],
     eps: Annotated[str, typer.Option(help="Bound, as a share of the target's intensity window.")] = "8/255",
     attack: Annotated[str, typer.Option(help=f"One of {', '.join(ATTACKS)}.")] = "pgd",
     steps: Annotated[int | None, typer.Option(min=1, help="Default: the attack's own.")] = None,
@@ -143,9 +151,9 @@ def attack(
 
 @app.command()
 def calibrate(
-    folder: Annotated[Path, typer.Argument(help="Clean volumes; its sub-folders are DICOM series.")],
+    folder: Annotated[Path, _path_argument(help="Clean volumes; its sub-folders are DICOM series.")],
     target: TargetName,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File for the calibration.")],
+    out: Annotated[Path, _path_option("--out", "-o", help="File for the calibration.")],
     second_opinion: SecondOpinion = None,
     seed: Seed = 0,
     force: Force = False,
@@ -160,12 +168,12 @@ def calibrate(
 
 @app.command()
 def train_target(
-    data: Annotated[Path, typer.Argument(help="With volumes/*_T1.nii.gz, labels/*_DLMUSE.nii.gz.")],
-    work: Annotated[Path, typer.Option("--work", "-w", help="For checkpoints; a rerun picks up there.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File for the weights (.safetensors).")],
+    data: Annotated[Path, _path_argument(help="With volumes/*_T1.nii.gz, labels/*_DLMUSE.nii.gz.")],
+    work: Annotated[Path, _path_option("--work", "-w", help="For checkpoints; a rerun picks up there.")],
+    out: Annotated[Path, _path_option("--out", "-o", help="File for the weights (.safetensors).")],
     folds: Annotated[int, typer.Option(min=0, help="Leave-subjects-out validation; 0 for none.")] = 3,
     iterations: Annotated[int | None, typer.Option(min=1, help="Default: as the shipped weights.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Default: as the shipped weights.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Default: as the shipped weights.")] = None,
     force: Force = False,
 ) -> None:
     """Train the reference target 'brain-tissue' (hours on a CPU)."""
@@ -198,9 +206,9 @@ def targets() -> None:
 
 @app.command()
 def benchmark(
-    data: Annotated[Path | None, typer.Option(help="With volumes/ and models/; else MNI152 alone.")] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the tables.")] = Path("benchmark"),
-    work: Annotated[Path, typer.Option("--work", "-w", help="A rerun goes on.")] = Path("work/benchmark"),
+    data: Annotated[Path | None, _path_option(help="With volumes/ and models/; else MNI152 alone.")] = None,
+    out: Annotated[Path, _path_option("--out", "-o", help="Folder for the tables.")] = Path("benchmark"),
+    work: Annotated[Path, _path_option("--work", "-w", help="A rerun goes on.")] = Path("work/benchmark"),
     targets: Annotated[str | None, typer.Option(help="Words, as below; default: all.")] = None,
     attacks: Annotated[str | None, typer.Option(help='Such as "fgsm pgd:steps=100".')] = None,
     eps: Annotated[str | None, typer.Option(help="Bounds in 255ths of the window; default: 2 4 8.")] = None,
@@ -224,7 +232,7 @@ def benchmark(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("demo"),
+    out: Annotated[Path, _path_option("--out", "-o", help="Folder for the results.")] = Path("demo"),
 ) -> None:
     """Attack the MNI152 brain, check it before and after, and compare."""
     from MedShieldLib.demo import run

@@ -162,7 +162,8 @@ def local_band_energy(spectrum: Spectrum, low: float, high: float, reach_mm: flo
     on cells of half that size, which lose nothing that the Gaussian keeps.
     """
     band = torch.from_numpy(spectrum.filtered(lambda rows: _band(spectrum.radius(rows), low, high)))
-    cell = [max(1, int(reach_mm / 2 / mm)) for mm in spectrum.spacing[::-1]]
+    sizes = zip(spectrum.spacing[::-1], spectrum.shape, strict=True)
+    cell = [min(max(1, int(reach_mm / 2 / mm)), size) for mm, size in sizes]
     coarse = F.avg_pool3d(band.square_()[None], cell, ceil_mode=True, count_include_pad=False)[0].numpy()
     i, j, k = (mm * n for mm, n in zip(spectrum.spacing, cell[::-1], strict=True))
     squared = Spectrum.of(Volume(coarse, (i, j, k)))

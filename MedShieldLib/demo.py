@@ -10,7 +10,8 @@ from pathlib import Path
 
 from MedShieldLib.control import Control
 from MedShieldLib.evaluation.metrics import mean_dice
-from MedShieldLib.jobs import AttackJob, CheckJob
+from MedShieldLib.export.folder import require_output_folder
+from MedShieldLib.jobs import AttackJob, CheckJob, make_folder
 from MedShieldLib.result import CheckResult
 from MedShieldLib.volume import Segmentation, Volume
 
@@ -35,12 +36,16 @@ def run(folder: Path, control: Control) -> tuple[Finding, Finding]:
 
     Returns:
         The finding for the clean and for the attacked volume.
+
+    Raises:
+        InputError: if `folder` cannot be written.
     """
+    require_output_folder(folder, force=True)
     control.progress(0.0, "Writing the MNI152 brain")
     clean, attacked = folder / "mni152.nii.gz", folder / "mni152_attacked.nii.gz"
     volume = mni152()
     with control.writing():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         volume.write(clean)
     AttackJob(clean, TARGET, EPS, attacked, force=True).run(control.stage(0.02, 0.6, "Attack"))
     before = _check(clean, folder / "check_clean", control.stage(0.6, 0.8, "Clean volume"))

@@ -16,7 +16,13 @@ import SimpleITK as sitk
 from MedShieldLib import itk
 from MedShieldLib.dicom_frames import frames_of
 from MedShieldLib.errors import InputError
-from MedShieldLib.refusals import cut_short, require_component, require_memory, require_spacing
+from MedShieldLib.refusals import (
+    cut_short,
+    require_component,
+    require_memory,
+    require_plain_name,
+    require_spacing,
+)
 
 # Two slices closer than this lie at the same position (mm).
 _SAME_POSITION = 1e-2
@@ -127,8 +133,10 @@ def _inspect(path: Path) -> Slice | None:
     """What the file says; None if it is not a DICOM image.
 
     Raises:
-        InputError: if it is a damaged one, since a stack without it would be silently shorter.
+        InputError: if it is a damaged one or its name cannot be passed on, since a stack without it would
+            be silently shorter.
     """
+    require_plain_name(path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -43,6 +44,12 @@ _NIFTI_BYTES = {
     2304: 4,
 }
 _NIFTI_REAL = (16, 64)
+
+
+# The names under which an MHA file may hold its directions.
+_META_MATRICES = ("TransformMatrix", "Rotation", "Orientation")
+# Three unit vectors that span less than this lie in one plane.
+_FLAT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -186,9 +193,52 @@ def _nrrd(path: Path) -> Storage:
     encoding = fields.get("encoding", "")
     if encoding not in ("raw", "gzip", "gz"):
         raise InputError(f"{path} has the NRRD encoding {encoding!r}; save it as raw or gzip.")
+    if fields.get("type", "").lower() == "block":
+        raise InputError(f"{path} has voxels of NRRD type block, which are no numbers; save them as float32.")
+    _require_sizes(path, fields.get("sizes", ""))
     spacings = fields.get("spacings", "").lower().replace("nan", "").split()  # nan: an axis without a length
     require_spacing(path, [float(mm) for mm in spacings])
+    _require_directions(path, fields.get("space directions", ""))
     return Storage(end, encoding != "raw")
+
+
+def _require_directions(path: Path, field: str) -> None:
+    """Refuse NRRD axes without a length, or in one plane: ITK would say neither."""
+    vectors = [[float(part) for part in text.split(",")] for text in re.findall(r"\(([^)]*)\)", field)]
+    require_spacing(path, [math.hypot(*vector) for vector in vectors])
+    _require_solid(path, vectors)
+
+
+def _require_sizes(path: Path, field: str) -> None:
+    sizes = [int(part) for part in field.split()]
+    if sizes and min(sizes) < 1:
+        raise InputError(f"{path} is empty: its header claims {shape_text(sizes)} voxels.")
+
+
+def _require_solid(path: Path, axes: list[list[float]]) -> None:
+    """Refuse three axes in one plane, or that are NaN; those merely not at right angles are left to ITK."""
+    if [len(axis) for axis in axes] != [3, 3, 3]:
+        return
+    unit = np.array([np.divide(axis, math.hypot(*axis) or 1) for axis in axes])
+    if not np.isfinite(unit).all() or abs(np.linalg.det(unit)) < _FLAT:
+        raise InputError(f"{path} has axes that do not span a volume; correct the directions in its header.")
+
+
+def _require_meta_geometry(path: Path, fields: dict[str, str]) -> None:
+    """Refuse what MetaIO would complain about on the terminal.
+
+    Raises:
+        InputError, ValueError: the latter where there is no number.
+    """
+    axes = int(fields["NDims"])
+    if len(fields["DimSize"].split()) != axes:
+        raise InputError(f"{path} is damaged: its header claims {axes} axes and {fields['DimSize']} voxels.")
+    _require_sizes(path, fields["DimSize"])
+    matrix = next((fields[key] for key in _META_MATRICES if key in fields), "")
+    numbers = [float(part) for part in matrix.split()]
+    if numbers and len(numbers) != axes * axes:
+        raise InputError(f"{path} is damaged: its header has {len(numbers)} numbers for {axes} directions.")
+    _require_solid(path, [numbers[n : n + axes] for n in range(0, len(numbers), axes)])
 
 
 def _meta(path: Path) -> Storage:
@@ -199,6 +249,7 @@ def _meta(path: Path) -> Storage:
         raise InputError(f"{path} keeps its voxels in another file; save it as a single .mha file.")
     if fields.get("BinaryData", "true").lower() != "true":
         raise InputError(f"{path} keeps its voxels as text; save it as binary.")
+    _require_meta_geometry(path, fields)
     stored = path.stat().st_size - end
     if int(fields.get("CompressedDataSize", stored)) != stored:
         raise EOFError

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from MedShieldLib.control import Control
 from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.refusals import require_plain_name
 from MedShieldLib.volume import Volume
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class CalibrateJob:
             cancelled=control.cancelled,
         )
         with control.writing():
-            self.out.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.out.parent)
             calibration.save(self.out)
         control.progress(1.0, "Done")
         return calibration
@@ -174,6 +175,7 @@ class AttackJob:
     def run(self, control: Control) -> AttackResult:
         """Raises InputError or Cancelled; writes the whole file or nothing."""
         from MedShieldLib.attacks import load_attack
+        from MedShieldLib.attacks.base import require_room
         from MedShieldLib.reading import EXTENSIONS
         from MedShieldLib.targets import DifferentiableTarget, load_target
 
@@ -185,6 +187,7 @@ class AttackJob:
         target = load_target(self.target)
         if not isinstance(target, DifferentiableTarget):
             raise InputError(f"Target '{self.target}' shows no gradients, which '{self.attack}' needs.")
+        require_room(target, volume, self.eps)
         result = attack(
             target,
             volume,
@@ -194,7 +197,7 @@ class AttackJob:
             cancelled=control.cancelled,
         )
         with control.writing():
-            self.out.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.out.parent)
             result.volume.write(self.out)
         control.progress(1.0, "Done")
         return result
@@ -233,7 +236,8 @@ class TrainJob:
             if control.cancelled():
                 raise Cancelled
 
-        self.out.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (self.out.parent, self.work):
+            make_folder(folder)
         main(self.data, self.work, self.out, recipe, self.folds, progress)
 
 
@@ -247,11 +251,26 @@ def find_volumes(folder: Path) -> list[Path]:
 
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give one that holds the clean volumes.")
-    visible = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
+    try:
+        visible = [p for p in sorted(folder.iterdir()) if not p.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}.") from error
     found = [p for p in visible if p.is_dir() or extension_of(p)]
     if not found:
         raise InputError(f"{folder} holds neither {', '.join(EXTENSIONS)} files nor folders of DICOM series.")
     return found
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder`, and those around it, where they are not there.
+
+    Raises:
+        InputError: if it is a file, or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); choose another folder.") from error
 
 
 def require_new_file(path: Path, force: bool, suffixes: tuple[str, ...] = ()) -> None:
@@ -260,6 +279,7 @@ def require_new_file(path: Path, force: bool, suffixes: tuple[str, ...] = ()) ->
     Raises:
         InputError: if it exists and `force` is False, has another ending, or cannot be written.
     """
+    require_plain_name(path)
     if suffixes and not path.name.lower().endswith(suffixes):
         raise InputError(f"{path} needs one of these endings: {', '.join(suffixes)}.")
     if path.is_dir():

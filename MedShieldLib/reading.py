@@ -20,6 +20,7 @@ from MedShieldLib.refusals import (
     not_at_right_angles,
     require_component,
     require_memory,
+    require_plain_name,
     require_spacing,
     shape_text,
 )
@@ -44,11 +45,14 @@ def read_image(path: Path, series: str | None, component: int | None) -> sitk.Im
     Raises:
         InputError: if it cannot be read, or if it is not clear which series or component is meant.
     """
+    require_plain_name(path)
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist.")
         if path.is_dir():
             return dicom_series.read_folder(path, series, component)
+        if not path.is_file():  # a pipe, for instance, would be waited for
+            raise InputError(f"{path} is neither a file nor a folder; give the file itself.")
         if extension_of(path) is None:
             return dicom_series.read_around(path, series, component)
         if series is not None:

@@ -17,6 +17,15 @@ def cut_short(path: object) -> InputError:
     return InputError(f"{path} is cut short or damaged; copy or download it again.")
 
 
+def require_plain_name(path: object) -> None:
+    """Raise InputError for a file name that is not valid text: SimpleITK would end the whole process."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+        raise InputError(f"{shown} has a name that is not valid UTF-8; rename it.") from None
+
+
 def not_finite(name: object) -> InputError:
     return InputError(f"{name} has voxels that are NaN, infinite or beyond float32; mask them.")
 

@@ -26,6 +26,11 @@ class Verdict(str, Enum):
         return {Verdict.CLEAN: 0, Verdict.OUT_OF_DISTRIBUTION: 10, Verdict.SUSPECTED_ATTACK: 20}[self]
 
 
+def can_alarm(alpha: float, n_scores: int) -> bool:
+    """Whether a p-value can be as low as `alpha`: with n clean scores none is below 1 / (n + 1)."""
+    return alpha * (n_scores + 1) >= 1
+
+
 @dataclass(frozen=True)
 class EvidenceItem:
     """One number of the detector beside its distribution on clean volumes.

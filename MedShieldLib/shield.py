@@ -45,8 +45,8 @@ class Shield:
             hold its opinion of the clean volumes. None asks nobody else.
 
     Raises:
-        InputError: if alpha is out of range or the calibration belongs to another target, or to another
-            second one.
+        InputError: if alpha or seed is out of range, or the calibration belongs to another target, or to
+            another second one.
     """
 
     def __init__(
@@ -60,6 +60,8 @@ class Shield:
     ) -> None:
         if not 0 < alpha < 1:
             raise InputError(f"The alarm rate alpha is {alpha}; give a number between 0 and 1, such as 0.05.")
+        if seed is not None and seed < 0:
+            raise InputError(f"The seed is {seed}; give a whole number that is not negative.")
         calibration.require_target(target)
         if second is not None:
             calibration.require_second(second)

@@ -21,7 +21,7 @@ from MedShieldLib.errors import InputError
 from MedShieldLib.export.folder import REPORT
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.volume import Volume
-from MedShieldLib.words import VERDICT_WORDS, p_sentences
+from MedShieldLib.words import p_sentences, words_for
 
 if TYPE_CHECKING:
     from MedShieldLib.attacks.base import AttackResult
@@ -62,9 +62,9 @@ def _plain_lines() -> Callable[[float, str], None]:
 
 def show_check(result: CheckResult, folder: Path) -> None:
     """The verdict in plain words, a table per structure, and where the report is."""
-    words = VERDICT_WORDS[result.verdict]
-    title = f"{_name(result.verdict)}: {words.title}"
-    out.print(Panel(_banner(result), title=title, title_align="left", border_style=_COLORS[result.verdict]))
+    words = words_for(result)
+    title = f"{_name(result.verdict)}: {words.title}" if words.look is result.verdict else words.title
+    out.print(Panel(_banner(result), title=title, title_align="left", border_style=_COLORS[words.look]))
     for note in result.notes:
         out.print(f"Note: {note}", markup=False)
     out.print(_agreement(result))
@@ -150,7 +150,7 @@ def _name(verdict: Verdict) -> str:
 
 def _banner(result: CheckResult) -> str:
     """What was found, what to do, and how sure the shield is."""
-    words, (tampering, novelty) = VERDICT_WORDS[result.verdict], p_sentences(result)
+    words, (tampering, novelty) = words_for(result), p_sentences(result)
     return (
         f"{words.meaning}\n{words.advice}\n\n"
         f"Tampering: p = {result.p_attack:.3g}. {tampering}\n"

@@ -203,19 +203,26 @@ class Moved:
         """One draw."""
         volume = source.volume if self.inner is None else self.inner.draw(source, rng).volume
         picks, signs = rng.integers(0, (self.reach + 1) // 2, 3), rng.choice((-1, 1), 3)
-        fitting = [self._fitting(ratio) for ratio in source.voxels_per_cell]
+        fitting = [
+            self._fitting(ratio, size)
+            for ratio, size in zip(source.voxels_per_cell, source.grid.shape, strict=True)
+        ]
         k, j, i = (
             int(sign) * counts[pick % len(counts)]
             for counts, pick, sign in zip(fitting, picks, signs, strict=True)
         )
         return _move(volume, source.grid, (k, j, i), self.mirror)
 
-    def _fitting(self, voxels_per_cell: float) -> list[int]:
-        """Shifts in cells that whole voxels can follow: odd ones if any do; else none, which is in place."""
+    def _fitting(self, voxels_per_cell: float, size: int) -> list[int]:
+        """Shifts in cells that whole voxels can follow: odd ones if any do; else none, which is in place.
+
+        The axis has `size` cells; a shift leaves at least one of them, and one voxel, inside.
+        """
         fitting = []
-        for cells in range(1, self.reach + 1):
+        for cells in range(1, min(self.reach, size - 1) + 1):
             voxels = cells * voxels_per_cell
-            if round(voxels) and abs(round(voxels) - voxels) <= _MISFIT_CELLS * voxels_per_cell:
+            inside = 0 < round(voxels) < round(size * voxels_per_cell)
+            if inside and abs(round(voxels) - voxels) <= _MISFIT_CELLS * voxels_per_cell:
                 fitting.append(cells)
         return [cells for cells in fitting if cells % 2] or fitting or [0]
 

@@ -97,7 +97,8 @@ class Volume:
         """A copy as a SimpleITK image."""
         import SimpleITK as sitk
 
-        image = sitk.GetImageFromArray(self.voxels)
+        native = self.voxels.dtype.newbyteorder("=")  # nibabel gives arrays of the file's byte order
+        image = sitk.GetImageFromArray(self.voxels.astype(native, copy=False))
         image.SetSpacing(self.spacing)
         image.SetOrigin(self.origin)
         image.SetDirection(self.direction)
@@ -183,6 +184,8 @@ def _require_extent(name: object, shape: tuple[int, ...]) -> None:
 def _require_contrast(name: object, voxels: np.ndarray) -> None:
     if voxels.dtype.kind not in "iuf":
         raise InputError(f"{name} has voxels of type {voxels.dtype}; they must be integers or real numbers.")
+    if voxels.dtype.kind == "f" and voxels.dtype.itemsize not in (4, 8):
+        raise InputError(f"{name} has voxels of type {voxels.dtype}; convert them to float32.")
     low, high = voxels.min(), voxels.max()  # NaN and infinity show in these, without a mask of all voxels
     with np.errstate(all="ignore"):
         span = np.float32(high) - np.float32(low)

@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from MedShieldLib import itk
 from MedShieldLib.errors import InputError
 from MedShieldLib.reading import EXTENSIONS, extension_of
+from MedShieldLib.refusals import require_plain_name
 
 
 def write_image(image: sitk.Image, path: Path) -> None:
@@ -19,6 +20,7 @@ def write_image(image: sitk.Image, path: Path) -> None:
     Raises:
         InputError: if the extension is not one of `EXTENSIONS`, or the file cannot be written.
     """
+    require_plain_name(path)
     extension = extension_of(path)
     if extension is None:
         raise InputError(f"{path} cannot be written; its name must end in {', '.join(EXTENSIONS)}.")

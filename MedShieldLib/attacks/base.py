@@ -29,6 +29,8 @@ Render = Callable[[torch.Tensor], torch.Tensor]
 
 # Window space is float32: the search stays this share inside its bound, so that rounding cannot pass it.
 _FLOAT32_ROOM = 1e-5
+# A bound of exactly one grey level may come out this much below, for the window is float32.
+_LEVEL_TOLERANCE = 2e-5
 
 
 @dataclass(frozen=True)
@@ -307,6 +309,21 @@ def window_width(target: DifferentiableTarget, volume: Volume) -> float:
     x = target.window(precise)
     moved = target.unwindow(torch.where(x < 0.5, x + 0.5, x - 0.5), precise)
     return 2 * float(np.abs(moved.voxels - precise.voxels).max())
+
+
+def require_room(target: DifferentiableTarget, volume: Volume, eps: float) -> None:
+    """Refuse a bound within which voxels that are whole numbers cannot change at all.
+
+    Raises:
+        InputError: if one grey level is more than `eps` times the window.
+    """
+    width = window_width(target, volume)
+    if volume.voxels.dtype.kind in "iu" and eps * width < 1 - _LEVEL_TOLERANCE:
+        raise InputError(
+            f"{volume.source or 'The volume'} holds whole numbers, and one grey level is "
+            f"{255 / width:.3g}/255 of the intensity window, more than the bound of {255 * eps:.3g}/255, so "
+            "nothing could change; raise the bound to one grey level or more, or save the volume as float32."
+        )
 
 
 def _in_window_units(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from MedShieldLib.errors import InputError
 from MedShieldLib.extras import how_to_install
+from MedShieldLib.refusals import require_plain_name
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.volume import Volume
 
@@ -111,6 +112,7 @@ def require_output_folder(folder: str | Path, force: bool = False) -> None:
         InputError: if it is a file, cannot be created or written, or holds results and `force` is False.
     """
     folder = Path(folder)
+    require_plain_name(folder)
     try:
         if not folder.is_dir() and os.path.lexists(folder):
             raise InputError(f"{folder} is not a folder; choose another name for the results.")

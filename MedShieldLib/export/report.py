@@ -19,7 +19,7 @@ from MedShieldLib.export.json_result import library_versions
 from MedShieldLib.export.planes import HEAT_COLORS, BodyAxes, heat_opacity, hex_color, planes_of
 from MedShieldLib.export.plots import spectrum_svg, strip_of
 from MedShieldLib.result import CheckResult
-from MedShieldLib.words import VERDICT_WORDS, p_sentences
+from MedShieldLib.words import p_sentences, words_for
 
 _HERE = Path(__file__).parent
 _TILT_WORTH_SAYING = 3.0
@@ -40,7 +40,7 @@ def render_report(result: CheckResult) -> str:
     return environment.get_template("report.html").render(
         result=result,
         name=result.volume.source.name if result.volume.source else "Scan without a file",
-        words=VERDICT_WORDS[result.verdict],
+        words=words_for(result),
         p_sentences=p_sentences(result),
         notes=_notes(result),
         planes=planes_of(result),

@@ -14,7 +14,7 @@ from typing import Any
 from MedShieldLib.result import Verdict
 from MedShieldLib.slicer import environment
 from MedShieldLib.slicer.text import _
-from MedShieldLib.words import VERDICT_WORDS
+from MedShieldLib.words import words_of
 
 # Foreground and background of a verdict.
 _COLORS = {
@@ -85,8 +85,7 @@ def failure(text: str) -> Banner:
 
 def verdict_banner(data: Mapping[str, Any]) -> Banner:
     """The verdict in plain words, from the content of `result.json`."""
-    verdict = Verdict(data["verdict"])
-    words = VERDICT_WORDS[verdict]
+    words = words_of(Verdict(data["verdict"]), data["alpha"], data["calibration"]["n_scores"])
     title, text = _(words.title), f"{_(words.meaning)} {_(words.advice)}"
     figures = _("p (attack) = {attack}, p (novelty) = {novelty}; alarm at p ≤ {alpha}: {rate}").format(
         attack=_p(data["p_attack"]), novelty=_p(data["p_novelty"]), alpha=_p(data["alpha"]), rate=_rate(data)
@@ -94,7 +93,7 @@ def verdict_banner(data: Mapping[str, Any]) -> Banner:
     notes = "".join(f"<li>{escape(note)}</li>" for note in data["notes"])
     html = f"<b style='font-size: large'>{escape(title)}</b><br>{escape(text)}"
     html += f"<br><small>{escape(figures)}</small>" + (f"<ul>{notes}</ul>" if notes else "")
-    return Banner(html, *_COLORS[verdict])
+    return Banner(html, *_COLORS[words.look])
 
 
 def target_choices(recent: Iterable[str], has_deepbet: bool) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ import torch
 
 from MedShieldLib.attacks import ATTACKS, load_attack
 from MedShieldLib.attacks.asma import overlap
-from MedShieldLib.attacks.base import Attack, Case, window_width
+from MedShieldLib.attacks.base import Attack, Case, require_room, window_width
 from MedShieldLib.attacks.goals import Goal, goal_labels
 from MedShieldLib.attacks.losses import Reference, mean_dice
 from MedShieldLib.attacks.pgd import PGD
@@ -77,6 +77,15 @@ def test_whole_intensities_use_the_whole_bound():
     target, volume = toys.target_of(toys.Pointwise(), classes=2), toys.head(dtype="int16")
     result = PGD(steps=3)(target, volume, 0.002)  # exactly 2 intensities
     assert np.abs(result.volume.voxels - volume.voxels).max() == 2
+
+
+def test_bound_below_one_grey_level_is_refused_for_whole_numbers_only():
+    target, volume = toys.target_of(toys.Pointwise(), classes=2), toys.head(dtype="int16")
+    level = 1 / window_width(target, volume)
+    require_room(target, volume, level)
+    require_room(target, volume.with_voxels(volume.voxels.astype(np.float32)), 0.9 * level)
+    with pytest.raises(InputError, match="one grey level is .*float32"):
+        require_room(target, volume, 0.9 * level)
 
 
 def test_window_width_is_found_without_being_told():

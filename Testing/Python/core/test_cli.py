@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedShieldLib import __version__
+from MedShieldLib import __version__, terminal
 from MedShieldLib.agreement import dice
 from MedShieldLib.cli import parse_eps
 from MedShieldLib.demo import mni152
 from MedShieldLib.errors import InputError
+from MedShieldLib.jobs import make_folder
+from MedShieldLib.result import Verdict
+from MedShieldLib.shield import Shield
 from MedShieldLib.volume import Volume
 
 MEDSHIELD = (sys.executable, "-m", "MedShieldLib.cli")
@@ -46,8 +49,8 @@ def checked(head, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     return out, medshield("check", head, *BRAIN, "--seed", 1, "-o", out)
 
 
-def medshield(*arguments: object, command=MEDSHIELD) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "COLUMNS": "100"}
+def medshield(*arguments: object, command=MEDSHIELD, **variables: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "COLUMNS": "100", **variables}
     return subprocess.run(
         [*command, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
@@ -114,6 +117,16 @@ def test_attacked_head_is_suspected_and_repaired(attacked, checked, tmp_path):
     assert before < 0.85 and after > 0.87, overlap  # a template: hard to mislead, see the README
 
 
+def test_calibration_that_can_never_alarm_is_the_headline(
+    small_target, small_calibration, small_heads, capsys
+):
+    result = Shield(small_target, small_calibration, alpha=0.05, seed=3).check_and_segment(small_heads[4][1])
+    assert result.verdict is Verdict.CLEAN  # as it must be: 16 scores
+    terminal.show_check(result, Path("results"))
+    headline = capsys.readouterr().out.splitlines()[0]
+    assert "too small" in headline and "CLEAN" not in headline
+
+
 # --- refusals
 
 
@@ -130,6 +143,43 @@ def test_folder_that_cannot_be_made_is_refused_before_anything_is_read(head, tmp
     assert (
         run.returncode == 2 and str(tmp_path / "file" / "out") in run.stderr and "Reading" not in run.stderr
     )
+
+
+@pytest.mark.parametrize("place", ["file", "file/out", "dangling"])
+def test_demo_refuses_a_place_that_is_no_folder(tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone" / "away")
+    assert str(tmp_path / place) in refusal("demo", "-o", tmp_path / place)
+
+
+def test_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(InputError, match="cannot be made"):
+            make_folder(place)
+
+
+@pytest.mark.parametrize("command", ["check", "attack", "calibrate"])
+def test_negative_seed_is_refused(command, head, tmp_path):
+    run = medshield(command, head, *BRAIN, "--seed", -1, "-o", tmp_path / "out.nii")
+    assert run.returncode == 2 and "seed" in run.stderr and not any(tmp_path.iterdir())
+
+
+def test_name_that_the_terminal_cannot_show_undoes_nothing(tmp_path):
+    path = tmp_path / "頭.nii.gz"
+    run = medshield("info", path, PYTHONIOENCODING="cp1252")
+    assert run.returncode == 2 and "?.nii.gz does not exist" in run.stderr
+    code = "from MedShieldLib import cli; cli.app = lambda _: cli.terminal.out.print('頭'); cli.main()"
+    run = medshield(command=(sys.executable, "-c", code), PYTHONIOENCODING="cp1252")
+    assert run.stdout == "?\n" and "failed" not in run.stderr
+
+
+def test_unreadable_files_are_left_to_our_own_sentences(head, tmp_path):
+    """Typer's own check answers with several lines of usage. Played, as root may read anything."""
+    code = "import os; os.access = lambda *_, **__: False; from MedShieldLib.cli import main; main()"
+    arguments = ("check", head, "--target", "liver", "--calibration", head, "-o", tmp_path)
+    run = medshield(*arguments, command=(sys.executable, "-c", code))
+    assert run.returncode == 2 and "'liver'" in run.stderr.splitlines()[-1] and "Usage" not in run.stderr
 
 
 def test_attack_does_not_replace_a_file_unasked(head):
@@ -159,6 +209,14 @@ def test_second_opinion_that_the_calibration_does_not_hold_is_refused(head, tmp_
 def test_second_opinion_of_an_unknown_target_is_refused(head, tmp_path):
     arguments = ("calibrate", head.parent, *BRAIN, "--second-opinion", "liver", "-o", tmp_path / "c.json")
     assert "'liver'" in refusal(*arguments)
+
+
+def test_attack_that_could_change_nothing_is_refused(head, tmp_path):
+    volume = Volume.read(head)
+    coarse = 20 * volume.voxels / volume.voxels.max()
+    volume.with_voxels(np.rint(coarse).astype(np.int16)).write(tmp_path / "coarse.nii.gz")
+    arguments = ("attack", tmp_path / "coarse.nii.gz", *BRAIN, "--eps", "8/255", "-o", tmp_path / "a.nii.gz")
+    assert "one grey level" in refusal(*arguments) and not (tmp_path / "a.nii.gz").exists()
 
 
 def test_empty_folder_is_no_calibration_data(tmp_path):

@@ -161,6 +161,13 @@ def test_band_energy_is_where_the_burst_is_and_as_strong() -> None:
     assert energy[52, 8, 62] < 0.02 * energy.max()
 
 
+def test_band_energy_of_a_volume_smaller_than_its_reach_is_one_average() -> None:
+    voxels = np.random.default_rng(0).standard_normal((16, 20, 24)).astype(np.float32)
+    small = Spectrum.of(Volume(voxels, (0.1, 0.1, 0.1)))
+    energy = converter.local_band_energy(small, 0.0, 100.0, 4.0)
+    np.testing.assert_allclose(energy, np.sqrt(np.mean(voxels**2)), rtol=0.05)
+
+
 FILTERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "low_pass": lambda x: converter.low_pass(spectrum(x), 0.2),
     "band_stop": lambda x: converter.band_stop(spectrum(x), 0.1, 0.2),

@@ -171,6 +171,11 @@ def test_a_shield_asks_once_and_once_for_each_version(
     assert 0 < result.p_attack <= 1
 
 
+def test_negative_seed_is_refused(small_target: NetworkTarget, small_calibration: Calibration) -> None:
+    with pytest.raises(InputError, match="seed is -1"):
+        Shield(small_target, small_calibration, seed=-1)
+
+
 @pytest.mark.parametrize("alpha", [0, 1, -0.1, 7, float("nan")])
 def test_an_impossible_alarm_rate_is_refused(
     small_target: NetworkTarget, small_calibration: Calibration, alpha: float

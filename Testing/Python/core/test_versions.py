@@ -132,7 +132,23 @@ def test_mirroring_swaps_left_and_right_and_nothing_else() -> None:
     ],
 )
 def test_shifts_are_those_that_whole_voxels_can_follow(voxels_per_cell: float, shifts: list[int]) -> None:
-    assert Moved(3, False)._fitting(voxels_per_cell) == shifts
+    assert Moved(3, False)._fitting(voxels_per_cell, 32) == shifts
+
+
+@pytest.mark.parametrize(("size", "shifts"), [(1, [0]), (2, [1]), (3, [1]), (4, [1, 3])])
+def test_shifts_stay_below_the_axis(size: int, shifts: list[int]) -> None:
+    assert Moved(3, False)._fitting(1.0, size) == shifts
+
+
+@pytest.mark.parametrize("spacing", [(0.1, 0.1, 0.1), (1.0, 1.0, 0.3), (0.05, 0.05, 0.05)])
+def test_volumes_thinner_than_a_shift_are_moved_less_or_not_at_all(spacing: tuple[float, ...]) -> None:
+    volume = Volume(np.random.default_rng(0).uniform(0, 900, (16, 32, 32)), spacing)
+    grid = WorkingGrid.of(volume, "LPS", (2.0,) * 3)
+    answer = np.random.default_rng(1).random((2, *grid.shape))
+    for seed in range(8):
+        draw = Moved(3, True).draw(Source(volume, grid, 2.0), np.random.default_rng(seed))
+        assert draw.volume.voxels.shape == volume.voxels.shape
+        assert draw.restore is not None and draw.restore(answer).shape == answer.shape
 
 
 def test_strengths_are_in_what_the_target_sees_not_in_voxels() -> None:

@@ -29,6 +29,13 @@ def test_to_sitk_and_back_keeps_voxels_type_and_geometry(volume):
     assert (back.spacing, back.origin, back.direction) == (volume.spacing, volume.origin, volume.direction)
 
 
+@pytest.mark.parametrize("dtype", [">i2", ">u4", ">f4", "<f8"])
+def test_bytes_in_any_order_pass_to_sitk(volume, dtype):
+    odd = volume.with_voxels(volume.voxels.clip(0).astype(dtype))
+    odd.require_checkable()
+    np.testing.assert_array_equal(Volume.from_sitk(odd.to_sitk()).voxels, odd.voxels)
+
+
 def test_affine_agrees_with_simpleitk(volume):
     index = (3, 5, 7)
     expected = volume.to_sitk().TransformIndexToPhysicalPoint(index)
@@ -101,6 +108,7 @@ def _with_voxel(volume: Volume, value: float) -> Volume:
         (lambda v: _with_voxel(v, 1e300), "beyond float32"),
         (lambda v: v.with_voxels(v.voxels > 0), "type bool"),
         (lambda v: v.with_voxels(v.voxels * 1j), "type complex"),
+        (lambda v: v.with_voxels(v.voxels.astype(np.float16)), "float16; convert them to float32"),
         (lambda v: v.with_voxels(v.voxels[0]), "2 axes"),
         (lambda v: v.with_voxels(v.voxels[None]), "4 axes"),
         (lambda v: v.with_voxels(v.voxels[:15]), "20 x 18 x 15 voxels; every axis needs at least 16"),

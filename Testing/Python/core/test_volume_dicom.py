@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import sys
 from pathlib import Path
 
@@ -139,6 +140,15 @@ def test_one_file_of_a_series_stands_for_the_series(folder):
     _save(folder, _stack(_voxels()[:4], series=OTHER_SERIES), name="other{}")
     volume = Volume.read(folder / "IM004.dcm")
     assert volume.same_geometry(Volume.read(folder, series=SERIES))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_name_that_is_not_utf_8_is_refused(folder, refusal):
+    odd = folder / os.fsdecode(b"IM\xff.dcm")
+    next(iter(_save(folder, _stack(_voxels())).iterdir())).rename(odd)
+    assert "rename it" in refusal(folder)
+    with pytest.raises(InputError, match="rename it"):
+        Volume.read(odd)
 
 
 def test_several_series_are_listed_and_one_can_be_chosen(folder, refusal):

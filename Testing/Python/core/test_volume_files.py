@@ -6,6 +6,7 @@ import gzip
 import os
 import re
 import struct
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -171,7 +172,25 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch
     assert os.listdir(tmp_path) == ["a.nrrd"] and (tmp_path / "a.nrrd").read_bytes() == before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_name_that_is_not_utf_8_is_refused_both_ways(tmp_path, extension):
+    path = tmp_path / os.fsdecode(b"bad\xff name" + extension.encode())
+    with pytest.raises(InputError, match="rename it"):
+        _volume().write(path)
+    _volume().write(tmp_path / f"good{extension}")
+    (tmp_path / f"good{extension}").rename(path)
+    with pytest.raises(InputError, match="rename it") as caught:
+        Volume.read(path)
+    assert str(caught.value).encode()  # can be printed
+
+
 # Files that are no images, or no longer
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has none")
+def test_pipe_is_not_waited_for(tmp_path, refusal, extension):
+    os.mkfifo(tmp_path / f"a{extension}")
+    assert "neither a file nor a folder" in refusal(tmp_path / f"a{extension}")
 
 
 def test_missing_path_is_refused(tmp_path, refusal, extension):
@@ -330,6 +349,38 @@ def test_senseless_nrrd_and_mha_spacing_is_refused(tmp_path, refusal, spacing):
     data = head.encode() + b"endian: little\nencoding: raw\n\n" + _volume().voxels.tobytes()
     (tmp_path / "a.nrrd").write_bytes(data)
     assert "spacing" in refusal(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("NDims = 3", "NDims = abc", "damaged"),
+        ("NDims = 3", "NDims = 4", "4 axes"),
+        ("DimSize = 19 18 17", "DimSize = 19 x 17", "damaged"),
+        ("DimSize = 19 18 17", "DimSize = 19 18", "3 axes"),
+        ("DimSize = 19 18 17", "DimSize = 19 -18 17", "empty"),
+        ("TransformMatrix = .*\n", "TransformMatrix = 0 0 0 0 0 0 0 0 0\n", "do not span"),
+        ("TransformMatrix = .*\n", "TransformMatrix = 1 0 0 1 0 0 0 0 1\n", "do not span"),
+        ("TransformMatrix = .*\n", "TransformMatrix = nan 0 0 0 1 0 0 0 1\n", "do not span"),
+        ("TransformMatrix = .*\n", "TransformMatrix = 1 0 0 0 1 0\n", "6 numbers for 3 directions"),
+    ],
+)
+def test_senseless_mha_header_is_refused_quietly(tmp_path, refusal, old, new, reason):
+    assert reason in refusal(_edited(tmp_path / "a.mha", old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("sizes: 19 18 17", "sizes: 0 18 17", "empty"),
+        ("sizes: 19 18 17", "sizes: 19 -18 17", "empty"),
+        ("type: short", "type: block", "type block"),
+        ("space directions: .*\n", "space directions: (nan,0,0) (0,1,0) (0,0,1)\n", "spacing"),
+        ("space directions: .*\n", "space directions: (1,0,0) (1,0,0) (0,0,1)\n", "do not span"),
+    ],
+)
+def test_senseless_nrrd_header_is_refused_by_its_reason(tmp_path, refusal, old, new, reason):
+    assert reason in refusal(_edited(tmp_path / "a.nrrd", old, new))
 
 
 def test_nrrd_axis_without_length_is_refused(tmp_path, refusal):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,6 +185,14 @@ def test_banner_says_the_verdict_in_words_and_figures(verdict, scene, source, ma
     ]
     assert word in banner.html and "0.05" in banner.html and "A note." in banner.html
     assert sides_differ(data) == (verdict is not Verdict.CLEAN)
+
+
+def test_banner_of_a_calibration_that_can_never_alarm_is_not_green(make_result):
+    clean = make_result(Verdict.CLEAN)
+    small = replace(clean, calibration=replace(clean.calibration, n_scores=18))
+    green, banner = (verdict_banner(json.loads(dumps(result, {}))) for result in (clean, small))
+    assert "too small" in banner.html and "No sign" not in banner.html
+    assert banner.background != green.background
 
 
 def test_deleted_nodes_are_missed_one_by_one(scene, source, make_result):

@@ -15,7 +15,7 @@ import pytest
 
 from MedShieldLib.result import CheckResult, EvidenceItem, TargetInfo, Verdict
 from MedShieldLib.volume import Segmentation, Structure, Volume
-from MedShieldLib.words import VERDICT_WORDS
+from MedShieldLib.words import CANNOT_ALARM, VERDICT_WORDS
 
 pytest.importorskip("matplotlib", reason="needs the extra 'report'")
 pytest.importorskip("jinja2", reason="needs the extra 'report'")
@@ -88,6 +88,17 @@ def test_each_verdict_is_said_in_its_own_words(make_result, verdict: Verdict) ->
         assert (said.title in words) == (said.advice in words) == (other is verdict)
     assert any(verdict.value in (a.get("class") or "").split() for a in page.of("section"))
     assert "Not for clinical use" in words
+
+
+def test_calibration_that_can_never_alarm_is_the_headline_and_not_green(make_result) -> None:
+    clean = make_result(Verdict.CLEAN)
+    small = replace(clean, calibration=replace(clean.calibration, n_scores=18))
+    page = Page(render_report(small))
+    words = page.words()
+    assert CANNOT_ALARM.title in words and VERDICT_WORDS[Verdict.CLEAN].title not in words
+    assert not any("clean" in (a.get("class") or "").split() for a in page.of("section"))
+    enough = replace(clean, calibration=replace(clean.calibration, n_scores=19))
+    assert CANNOT_ALARM.title not in render_report(enough)
 
 
 def test_figures_notes_and_provenance_are_there(page: Page, attacked: CheckResult) -> None:
