@@ -135,7 +135,7 @@ class Shield:
             progress(_SHARE_OF_OBSERVING, "Comparing the segmentations")
             with watch.of("labels"):
                 original = self._segmentation(seen.answer, volume)
-                defended = original if verdict is Verdict.CLEAN else self._segmentation(seen.vote, volume)
+                defended = self._recommended(verdict, original, seen, volume)
             with watch.of("agreement"):
                 structures = compare(original, defended)
             with watch.of("heatmap"):
@@ -214,6 +214,12 @@ class Shield:
     def _spectrum(self, seen: Observation) -> SpectrumProfile:
         edges, (low, high) = detector.PROFILE_EDGES, self.calibration.profile_band()
         return SpectrumProfile((edges[1:] + edges[:-1]) / 2, seen.profile - seen.profile[1], low, high)
+
+    def _recommended(
+        self, verdict: Verdict, original: Segmentation, seen: Observation, volume: Volume
+    ) -> Segmentation:
+        """The target's own answer, bit for bit, where nothing is wrong; else the vote."""
+        return original if verdict is Verdict.CLEAN else self._segmentation(seen.vote, volume)
 
     def _segmentation(self, probabilities: np.ndarray, volume: Volume) -> Segmentation:
         return Segmentation(

@@ -16,12 +16,14 @@ from MedShieldLib import calibration
 from MedShieldLib.calibration import Calibration, SecondOpinion
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation import benchmark, heads, preparation, shielded, tables
-from MedShieldLib.evaluation.defence import Setting
+from MedShieldLib.evaluation.defence import Asked, Setting
 from MedShieldLib.evaluation.heads import Role, heads_for
 from MedShieldLib.evaluation.ledger import Ledger
 from MedShieldLib.evaluation.plan import Kind, Plan, duration, parse_attack
 from MedShieldLib.evaluation.preparation import prepare
 from MedShieldLib.evaluation.rows import rows_of
+from MedShieldLib.observation import observe
+from MedShieldLib.shield import Shield
 from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
 from MedShieldLib.volume import Structure
@@ -202,6 +204,29 @@ def test_a_shipped_calibration_serves_both_shields(small_target, small_calibrati
         doubted.save(file)
         assert shielded.calibration_for(setting).sha256 == small_calibration.sha256
         assert shielded.with_opinion_of(second, setting).sha256 == doubted.sha256
+
+
+def test_the_shield_always_on_is_its_vote_even_where_nothing_at_all_is_suspicious(
+    small_target, small_calibration, small_heads
+):
+    """A score below all clean ones has p = 1, which is no reason to measure the target's own answer."""
+    volume, asked = small_heads[4][1], Asked(small_target)
+    plain = asked.about(volume)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shield, "_p_values", lambda self, seen: (1.0, 1.0))
+        opinion = shielded.Shielded(small_calibration).judge(asked, volume, 3)
+    vote = observe(small_target, volume, small_calibration.versions, 3).vote
+    assert opinion.p_attack == opinion.p_novelty == 1
+    np.testing.assert_array_equal(opinion.defended().labels, small_target.labelmap(vote, volume))
+    assert (opinion.defended().labels != small_target.labelmap(plain, volume)).any()
+
+
+def test_only_a_new_revision_of_the_check_gives_a_shield_another_identity(small_calibration):
+    shield = shielded.Shielded(small_calibration)
+    assert shield.identity == f"shield {small_calibration.sha256[:16]}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shielded, "REVISION", 2)
+        assert shield.identity == f"shield {small_calibration.sha256[:16]} revision 2"
 
 
 def test_baselines_get_p_values_from_calibration_heads_only(measured):
