@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from MedShieldLib import calibration
+from MedShieldLib.attacks import attack_class
 from MedShieldLib.calibration import Calibration, SecondOpinion
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation import benchmark, heads, preparation, shielded, tables
@@ -227,6 +228,43 @@ def test_only_a_new_revision_of_the_check_gives_a_shield_another_identity(small_
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shielded, "REVISION", 2)
         assert shield.identity == f"shield {small_calibration.sha256[:16]} revision 2"
+
+
+@pytest.fixture
+def bench(toy, plan, measured) -> benchmark.Bench:
+    """A finished run, opened again."""
+    found = benchmark.Bench(plan, nervous_network(), Ledger(plan.work / "cells.jsonl"), lambda: False)
+    found.defences(lambda step: None)
+    return found
+
+
+def test_a_revised_attack_is_another_one_and_all_others_stay_found(bench, monkeypatch):
+    def known() -> set[str]:
+        keys = {c.name: benchmark.key_of("attacked", *bench._identity(c)) for c in bench.cells if c.eps == 8}
+        return {name for name, key in keys.items() if key in bench.ledger.rows}
+
+    assert known() == {"pgd:steps=5", "fgsm", "adaptive-stability:steps=3,draws=2"}
+    monkeypatch.setattr(attack_class("pgd"), "revision", 2)
+    assert "pgd:steps=5" not in known() and "adaptive-stability:steps=3,draws=2" in known()
+
+
+def test_the_first_revision_leaves_the_keys_as_they_were(bench):
+    """Days of computing are found by these keys."""
+    cell = next(c for c in bench.cells if c.name == "pgd:steps=5" and c.eps == 8)
+    parts = ("0" * 64, bench.volume(cell.head).sha256(), "attack", "pgd:steps=5", 8, 0, 0, "")
+    assert bench._identity(cell) == parts
+
+
+def test_a_transferred_attack_is_found_by_its_surrogate(bench):
+    assert bench.preparation.version("transfer") == (calm_network().sha256,)
+
+
+def test_without_its_surrogate_a_transferred_attack_is_skipped_not_the_run(bench, monkeypatch):
+    def missing(name):
+        raise InputError("This model is not installed.")
+
+    monkeypatch.setattr(preparation, "load_target", missing)
+    assert bench.preparation.version("transfer") == ("absent",)
 
 
 def test_baselines_get_p_values_from_calibration_heads_only(measured):
