@@ -306,7 +306,10 @@ def _seeing(cell: Cell, defences: list[Defence]) -> list[Defence]:
     """Those that a cell is shown to."""
     if cell.against:
         return [d for d in defences if d.name == cell.against]
-    return [d for d in defences if d.wants_threshold or cell.kind is not Kind.CALIBRATION]
+    if cell.kind is not Kind.CALIBRATION:
+        return defences
+    learnt = cell.head.role is Role.LEARN
+    return [d for d in defences if d.wants_threshold and not (d.learns and learnt)]
 
 
 class _Forecast:

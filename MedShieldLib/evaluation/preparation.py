@@ -64,7 +64,8 @@ class Preparation:
         }
         if name in learned:
             return learned[name](self.learning)
-        return Filtered.fit(next(family for family in FILTERS if family.name == name), self.learning)
+        # A filter learns nothing but its strength: on all clean heads, as the shield chooses its versions.
+        return Filtered.fit(next(family for family in FILTERS if family.name == name), self.calibrating)
 
     def attack(self, text: str, eps: float, against: Defence | None = None) -> Attack:
         """An attack by its text (see `plan.parse_attack`), ready for the bound `eps`.
@@ -99,7 +100,7 @@ class Preparation:
 
     @cached_property
     def _surrogate_sha256(self) -> str:
-        """ "absent" where it cannot be had: its cells are skipped then, and measured once it is here."""
+        """Where it cannot be had, "absent": its cells are skipped, and measured once it is here."""
         try:
             return _another(self.learning.target).sha256
         except InputError:

@@ -54,6 +54,7 @@ class Shielded:
     name: str = "shield"
     second: Target | None = field(default=None, repr=False)
     wants_threshold: bool = False
+    learns: bool = False
 
     @property
     def identity(self) -> str:

@@ -17,10 +17,12 @@ from MedShieldLib.attacks import attack_class
 from MedShieldLib.calibration import Calibration, SecondOpinion
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation import benchmark, heads, preparation, shielded, tables
+from MedShieldLib.evaluation.baselines import FILTERS, Filtered
 from MedShieldLib.evaluation.defence import Asked, Setting
 from MedShieldLib.evaluation.heads import Role, heads_for
 from MedShieldLib.evaluation.ledger import Ledger
-from MedShieldLib.evaluation.plan import Kind, Plan, duration, parse_attack
+from MedShieldLib.evaluation.magnet import MagNet
+from MedShieldLib.evaluation.plan import Kind, Plan, duration, expected_passes, parse_attack
 from MedShieldLib.evaluation.preparation import prepare
 from MedShieldLib.evaluation.rows import rows_of
 from MedShieldLib.observation import observe
@@ -293,6 +295,41 @@ def test_report_holds_tables_plots_and_the_command(plan, measured, tmp_path):
         table = list(csv.DictReader(file))
     assert len(table) == len(measured)
     assert {row["defence"] for row in table} == set(DEFENCES)
+
+
+def test_training_free_filters_calibrate_on_all_clean_heads_that_the_shield_has(tmp_path):
+    """Those that learn from a head do not: it would look too ordinary to them."""
+    (tmp_path / "volumes").mkdir()
+    for subject in [f"nichart_Subj{n}_T1" for n in range(1, 13)] + ["mricron_ch2", "nv_spm152", "nv_MR_Gd"]:
+        (tmp_path / "volumes" / f"{subject}.nii.gz").touch()
+    (tmp_path / "volumes" / f"{heads.HELD_OUT[0]}.nii.gz").touch()
+    fixed, learned = Filtered(FILTERS[0], 1.0), MagNet(torch.nn.Identity(), "magnet")
+
+    def calibrated(defence, target: str) -> set[str]:
+        cells = Plan(tmp_path, tmp_path).cells(target)
+        calibration = [cell for cell in cells if cell.kind is Kind.CALIBRATION]
+        return {cell.head.subject for cell in calibration if benchmark._seeing(cell, [defence])}
+
+    later = {f"nichart_Subj{n}" for n in range(5, 13)} | {"MNI152"}
+    assert calibrated(fixed, "torchio-unet") == later and len(calibrated(learned, "torchio-unet")) == 4
+    shipped = Calibration.shipped(load_target("brain-tissue"))
+    assert calibrated(fixed, "brain-tissue") == set(shipped.subjects)
+    assert calibrated(learned, "brain-tissue") < set(shipped.subjects)
+
+
+def test_a_filter_gets_its_strength_from_the_heads_that_the_shield_has(mni_4mm, tmp_path):
+    setting = Setting(nervous_network(), [("a", mni_4mm)], tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Filtered, "fit", classmethod(lambda cls, family, setting: setting.clean))
+        assert prepare(setting, []).defence("gaussian") == [("a", mni_4mm)]
+
+
+def test_the_forecast_of_an_adaptive_attack_is_what_it_spends(measured):
+    rows, _ = rows_of(measured)
+    spent = [r.facts["passes"] for r in rows if r.kind is Kind.ADAPTIVE and r.defence == "shield"]
+    versions = next(r.extra_inferences for r in rows if r.defence == "shield")
+    same = expected_passes(f"adaptive-stability:steps=3,draws={versions}")
+    assert np.mean(spent) == pytest.approx(same, rel=0.3)  # so few steps leave fewer finalists
 
 
 def test_subjects_are_never_on_both_sides(dev_data: Path):
