@@ -137,7 +137,7 @@ class Shield:
             progress(_SHARE_OF_OBSERVING, "Comparing the segmentations")
             with watch.of("labels"):
                 original = self._segmentation(seen.answer, volume)
-                defended = original if verdict is Verdict.CLEAN else self._defended(seen, volume)
+                defended = self._recommended(verdict, original, seen, volume)
             with watch.of("agreement"):
                 structures = compare(original, defended)
             with watch.of("heatmap"):
@@ -167,12 +167,6 @@ class Shield:
             notes=self._notes(),
             second=None if self.second is None else TargetInfo(self.second.name, self.second.sha256),
         )
-
-    def _defended(self, seen: Observation, volume: Volume) -> Segmentation:
-        """The vote, continued as far as clean volumes do not explain the instability."""
-        instability = self.calibration.normaliser.instability(seen.disagreements, seen.dispersions)
-        share = detector.unexplained(float(instability), self.calibration.instability)
-        return self._segmentation(reformer.continued(seen.vote, seen.answer, share), volume)
 
     def attack_score(self, seen: Observation) -> float:
         """The score that `clean_scores` is to be compared with."""
@@ -222,6 +216,18 @@ class Shield:
     def _spectrum(self, seen: Observation) -> SpectrumProfile:
         edges, (low, high) = detector.PROFILE_EDGES, self.calibration.profile_band()
         return SpectrumProfile((edges[1:] + edges[:-1]) / 2, seen.profile - seen.profile[1], low, high)
+
+    def _recommended(
+        self, verdict: Verdict, original: Segmentation, seen: Observation, volume: Volume
+    ) -> Segmentation:
+        """The target's own answer, bit for bit, where nothing is wrong; else the repaired one."""
+        return original if verdict is Verdict.CLEAN else self._repaired(seen, volume)
+
+    def _repaired(self, seen: Observation, volume: Volume) -> Segmentation:
+        """The vote, continued as far as clean volumes do not explain the instability."""
+        instability = self.calibration.normaliser.instability(seen.disagreements, seen.dispersions)
+        share = detector.unexplained(float(instability), self.calibration.instability)
+        return self._segmentation(reformer.continued(seen.vote, seen.answer, share), volume)
 
     def _segmentation(self, probabilities: np.ndarray, volume: Volume) -> Segmentation:
         return Segmentation(

@@ -14,7 +14,7 @@ from MedShieldLib.errors import InputError
 if TYPE_CHECKING:
     from MedShieldLib.attacks.base import Attack
 
-__all__ = ["ADAPTIVE", "ATTACKS", "load_attack"]
+__all__ = ["ADAPTIVE", "ATTACKS", "attack_class", "load_attack"]
 
 # Name: module and class. Modules load only when asked for.
 ATTACKS: dict[str, tuple[str, str]] = {
@@ -46,17 +46,26 @@ ADAPTIVE: dict[str, tuple[str, str]] = {
 }
 
 
+def attack_class(name: str) -> type[Attack]:
+    """The class of the attack called `name`.
+
+    Raises:
+        InputError: if there is no such attack.
+    """
+    known_attacks = ATTACKS | ADAPTIVE
+    if name not in known_attacks:
+        raise InputError(f"There is no attack '{name}'; use one of {', '.join(known_attacks)}.")
+    module, class_name = known_attacks[name]
+    return getattr(import_module(f"MedShieldLib.attacks.{module}"), class_name)
+
+
 def load_attack(name: str, **parameters) -> Attack:
     """The attack called `name`, its defaults overridden by `parameters`.
 
     Raises:
         InputError: if there is no such attack, it has no such parameter, or one is missing.
     """
-    known_attacks = ATTACKS | ADAPTIVE
-    if name not in known_attacks:
-        raise InputError(f"There is no attack '{name}'; use one of {', '.join(known_attacks)}.")
-    module, class_name = known_attacks[name]
-    kind = getattr(import_module(f"MedShieldLib.attacks.{module}"), class_name)
+    kind = attack_class(name)
     known = {field.name: field for field in fields(kind)}
     for parameter in parameters:
         if parameter not in known:

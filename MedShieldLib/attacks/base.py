@@ -232,9 +232,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Attack(ABC):
-    """An attack: its fields are its parameters, calling it attacks one volume."""
+    """An attack: its fields are its parameters, calling it attacks one volume.
+
+    Attributes:
+        name: as in its paper.
+        revision: raise it when the code or a default changes what the attack finds, so that the benchmark
+            does not take volumes attacked before for those of today. Subclasses that set none inherit it; an
+            attack that runs another one by default has to be raised with it.
+    """
 
     name: ClassVar[str]
+    revision: ClassVar[int] = 1
 
     @property
     @abstractmethod

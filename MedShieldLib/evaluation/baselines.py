@@ -33,6 +33,7 @@ class Undefended:
     name: str = "none"
     identity: str = "none"
     wants_threshold: bool = False
+    learns: bool = False
 
     def judge(self, target: Asked, volume: Volume, seed: int) -> Opinion:
         """No suspicion, and no other segmentation than the target's."""
@@ -66,6 +67,7 @@ class Filtered:
     filter: Filter
     strength: float
     wants_threshold: bool = True
+    learns: bool = False
 
     @property
     def name(self) -> str:

@@ -276,6 +276,7 @@ class Bench:
         head = self._hashes.get(cell.head) or self.volume(cell.head).sha256()
         self._hashes[cell.head] = head
         known = self._ready[cell.against].identity if cell.against else ""
+        attack = self.preparation.version(cell.name) if cell.kind.attacked else ()
         return (
             self.target.sha256,
             head,
@@ -285,13 +286,19 @@ class Bench:
             cell.draw,
             self.plan.seed,
             known,
+            *attack,
         )
 
     def _key(self, cell: Cell, defence: Defence) -> str:
         return key_of(*self._identity(cell), defence.identity)
 
     def _seed(self, cell: Cell) -> int:
-        """The same for all bounds, so that the curve over eps compares like with like."""
+        """The same for all bounds, so that the curve over eps compares like with like.
+
+        The attack or shift and the check of its result are seeded with the same number. They draw by other
+        means or for another purpose, and an attacker never looks at the number; a stream of its own for the
+        check would make all rows measured so far unrepeatable. Give it one with the shield's next revision.
+        """
         return seed_of(self.plan.seed, cell.head.subject, cell.kind.value, cell.name, cell.draw)
 
 
@@ -299,7 +306,10 @@ def _seeing(cell: Cell, defences: list[Defence]) -> list[Defence]:
     """Those that a cell is shown to."""
     if cell.against:
         return [d for d in defences if d.name == cell.against]
-    return [d for d in defences if d.wants_threshold or cell.kind is not Kind.CALIBRATION]
+    if cell.kind is not Kind.CALIBRATION:
+        return defences
+    learnt = cell.head.role is Role.LEARN
+    return [d for d in defences if d.wants_threshold and not (d.learns and learnt)]
 
 
 class _Forecast:

@@ -42,6 +42,8 @@ class Defence(Protocol):
         name: as in the tables.
         identity: changes whenever its opinions may change.
         wants_threshold: whether calibration heads must show which scores are ordinary.
+        learns: whether what it scores was fitted to the heads to learn from. These would look too ordinary to
+            its threshold; one that does not learn takes them as well, as the shield does.
     """
 
     @property
@@ -52,6 +54,9 @@ class Defence(Protocol):
 
     @property
     def wants_threshold(self) -> bool: ...  # noqa: D102
+
+    @property
+    def learns(self) -> bool: ...  # noqa: D102
 
     def judge(self, target: Asked, volume: Volume, seed: int) -> Opinion:
         """Its opinion of a volume; `seed` is of whatever it draws at random."""

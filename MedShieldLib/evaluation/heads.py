@@ -22,10 +22,14 @@ _LABELLED = tuple(f"nichart_Subj{n}" for n in range(1, 13))
 _LABELLED_TESTS = 4
 # In the calibration that ships with the reference target; tests for others.
 _TEMPLATES = ("mricron_ch2", "nv_spm152")
+_WITH_AGENT = "nv_MR_Gd"
 
 
 class Role(str, Enum):
-    """LEARN: for what a defence learns; CALIBRATE: for its alarm threshold; TEST: for the figures."""
+    """LEARN: for what a defence learns; CALIBRATE: for its alarm threshold; TEST: for the figures.
+
+    A defence that learns nothing takes its threshold from those to learn from as well.
+    """
 
     LEARN = "learn"
     CALIBRATE = "calibrate"
@@ -84,6 +88,8 @@ def heads_for(target_name: str, data: Path | None, only: Iterable[str] = ()) -> 
     clean.append(Head(MNI152, None, Role.CALIBRATE))
     # Every second one: what a defence has learned from would look too good to its threshold.
     found += [Head(h.subject, h.path, (Role.LEARN, Role.CALIBRATE)[n % 2]) for n, h in enumerate(clean)]
+    if reference:  # the shield's calibration holds them, so the baselines' thresholds shall
+        found += [Head(s, _file(data, s), Role.CALIBRATE) for s in (*_TEMPLATES, _WITH_AGENT)]
     found = [head for head in found if head.path is None or head.path.exists()]
     if not any(head.role is Role.TEST and not head.shift for head in found):
         raise InputError(f"{data} has no volumes/*.nii.gz to test on; give the folder of development data.")
@@ -94,7 +100,7 @@ def _real_shifts(data: Path, subjects: tuple[str, ...], with_agent: bool) -> lis
     """Real volumes of another contrast, and one with contrast agent where nothing was calibrated on it."""
     flair = [Head(s, _file(data, f"{s}_FL"), Role.TEST, "real-flair") for s in subjects]
     flair.append(Head("nv_FLAIR", _file(data, "nv_FLAIR"), Role.TEST, "real-flair"))
-    agent = Head("nv_MR_Gd", _file(data, "nv_MR_Gd"), Role.TEST, "real-contrast-agent")
+    agent = Head(_WITH_AGENT, _file(data, _WITH_AGENT), Role.TEST, "real-contrast-agent")
     return [*flair, agent] if with_agent else flair
 
 

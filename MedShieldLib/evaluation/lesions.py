@@ -7,6 +7,7 @@ the white matter lies, the reference target says.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.denoising import filters
 from MedShieldLib.evaluation.heads import Role, heads_for
-from MedShieldLib.evaluation.metrics import over_subjects
+from MedShieldLib.evaluation.metrics import Estimate, over_subjects
 from MedShieldLib.targets import Target, load_target
 from MedShieldLib.versions import Moved, Source, votes
 from MedShieldLib.volume import Volume
@@ -205,10 +206,14 @@ def table(findings: Sequence[Finding]) -> str:
         by_size = (recall([f for f in mine if low <= f.diameter_mm < high]) for low, high in SIZES_MM)
         kept = [f.kept for f in mine]
         lines.append(
-            f"{name:<28}{len(mine):>8}{estimate.value:>8.3f}{estimate.low:>7.2f}-{estimate.high:.2f} "
+            f"{name:<28}{len(mine):>8}{estimate.value:>8.3f}{_interval(estimate):>12} "
             f"{''.join(f'{r:>10.3f}' for r in by_size)}{np.mean(kept):>15.3f}{min(kept):>7.2f}"
         )
     return "\n".join(lines)
+
+
+def _interval(estimate: Estimate) -> str:
+    return "-" if math.isnan(estimate.low) else f"{estimate.low:.2f}-{estimate.high:.2f}"
 
 
 def recall(findings: Sequence[Finding]) -> float:

@@ -38,6 +38,7 @@ class MagNet:
     identity: str
     name: str = "magnet"
     wants_threshold: bool = True
+    learns: bool = True
 
     @classmethod
     def fit(cls, setting: Setting, steps: int = STEPS) -> MagNet:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from scipy.stats import binomtest
 
 from MedShieldLib.agreement import dice
 from MedShieldLib.volume import Segmentation
@@ -17,6 +18,8 @@ from MedShieldLib.volume import Segmentation
 Item = TypeVar("Item")
 
 _RESAMPLES = 1000
+# Resampling fewer subjects tells nothing: with three, one resample in nine is a single subject.
+LEAST_SUBJECTS = 5
 
 
 def mean_dice(answer: Segmentation, reference: Segmentation) -> float:
@@ -43,11 +46,19 @@ def roc(positives: Sequence[float], negatives: Sequence[float]) -> tuple[np.ndar
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval (both ends NaN where one subject alone gives none)."""
+    """A figure with its 95 % interval (both ends NaN where so few subjects give none)."""
 
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Rate(Estimate):
+    """A share, `found` of `total`, with its interval."""
+
+    found: int
+    total: int
 
 
 def over_subjects(
@@ -55,7 +66,8 @@ def over_subjects(
 ) -> Estimate:
     """A statistic of all items, and its interval by bootstrap over subjects (Efron 1979; percentiles).
 
-    Whole subjects are drawn with replacement, because the items of one subject are not independent.
+    Whole subjects are drawn with replacement, because the items of one subject are not independent. Of fewer
+    than `LEAST_SUBJECTS` there is no interval.
 
     Args:
         by_subject: items of each subject.
@@ -64,7 +76,7 @@ def over_subjects(
     """
     groups = list(by_subject.values())
     value = statistic([item for group in groups for item in group])
-    if len(groups) < 2:
+    if len(groups) < LEAST_SUBJECTS:
         return Estimate(value, float("nan"), float("nan"))
     rng = np.random.default_rng(seed)
     drawn = []
@@ -76,3 +88,21 @@ def over_subjects(
         return Estimate(value, float("nan"), float("nan"))
     low, high = np.percentile(known, [2.5, 97.5])
     return Estimate(value, float(low), float(high))
+
+
+def rate_over_subjects(by_subject: Mapping[str, Sequence[bool]], seed: int = 0) -> Rate:
+    """A share of all items, NaN if there are none, and its interval over subjects.
+
+    Where all items agree, every resample does, and the bootstrap has no width: then it is the exact interval
+    (Clopper and Pearson 1934) of as many agreeing subjects.
+    """
+    items = [bool(item) for group in by_subject.values() for item in group]
+    if not items:
+        return Rate(float("nan"), float("nan"), float("nan"), 0, 0)
+    found = over_subjects(by_subject, lambda drawn: float(np.mean(drawn)), seed)
+    low, high = found.low, found.high
+    if len(by_subject) >= LEAST_SUBJECTS and len(set(items)) == 1:
+        n = len(by_subject)
+        exact = binomtest(n * items[0], n).proportion_ci(0.95, "exact")
+        low, high = float(exact.low), float(exact.high)
+    return Rate(found.value, low, high, sum(items), len(items))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from MedShieldLib import shifts
@@ -169,14 +170,17 @@ class Plan:
     def cells(self, target_name: str) -> tuple[Cell, ...]:
         """All cells of one target, those of one head together."""
         heads = heads_for(target_name, self.data, self.heads)
-        return tuple(cell for head in heads for cell in self._cells_of(head))
+        # In a trial run one head plays all roles: it shall not count twice in a threshold.
+        twice = {h.subject for h in heads if h.role is Role.CALIBRATE}
+        once = (h for h in heads if h.role is not Role.LEARN or h.subject not in twice)
+        return tuple(cell for head in once for cell in self._cells_of(head))
 
     def _cells_of(self, head: Head) -> Iterator[Cell]:
-        if head.role is Role.CALIBRATE:
+        if head.role is not Role.TEST:
             yield from (Cell(Kind.CALIBRATION, head, shift.__name__) for shift in shifts.CALIBRATION)
-        elif head.role is Role.TEST and head.shift:
+        elif head.shift:
             yield Cell(Kind.SHIFT, head, head.shift)
-        elif head.role is Role.TEST:
+        else:
             yield Cell(Kind.CLEAN, head)
             for name in self.attacks:
                 yield from self._attacks_of(head, name)
@@ -214,15 +218,16 @@ def parse_attack(text: str) -> tuple[str, dict]:
 
 
 def expected_passes(text: str) -> int:
-    """About how often an attack runs the target's network.
+    """About how often an attack runs the target's network; an adaptive one as if its shield had one version.
 
     Raises:
         InputError: if there is no such attack, or it has no such parameter.
     """
     name, parameters = parse_attack(text)
     if name in ADAPTIVE:
-        attack: Any = load_attack(name, shield=None, **parameters)
-        return attack.steps * (1 + attack.draws)
+        # A shield with more versions rounds the draws of a look up to whole families of them.
+        shield: Any = SimpleNamespace(calibration=SimpleNamespace(versions=(None,)), second=None)
+        return load_attack(name, shield=shield, **parameters).expected_passes
     return 40 if name in PREPARED else load_attack(name, **parameters).expected_passes
 
 

@@ -31,7 +31,7 @@ def draw_all(rows: Sequence[Row], folder: Path) -> dict[str, str]:
     """Draw every plot that the rows have something for; titles and file names."""
     plots = {
         "ROC": ("roc.svg", _roc),
-        "Defended Dice against eps": ("dice.svg", _dice),
+        "Defended Dice against eps, all attacks, ineffective ones too": ("dice.svg", _dice),
         "Silent failures against the attacker's budget": ("failures.svg", _failures),
         "False alarms per shift": ("false_alarms.svg", _false_alarms),
     }

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
-from MedShieldLib.attacks import ADAPTIVE, load_attack
+from MedShieldLib.attacks import ADAPTIVE, attack_class, load_attack
 from MedShieldLib.attacks.base import Attack
 from MedShieldLib.attacks.transfer import Transfer
 from MedShieldLib.attacks.universal import Universal
 from MedShieldLib.calibration import Calibration
+from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.baselines import FILTERS, Filtered, Undefended
 from MedShieldLib.evaluation.defence import Defence, Setting
 from MedShieldLib.evaluation.magnet import MagNet
@@ -63,7 +64,8 @@ class Preparation:
         }
         if name in learned:
             return learned[name](self.learning)
-        return Filtered.fit(next(family for family in FILTERS if family.name == name), self.learning)
+        # A filter learns nothing but its strength: on all clean heads, as the shield chooses its versions.
+        return Filtered.fit(next(family for family in FILTERS if family.name == name), self.calibrating)
 
     def attack(self, text: str, eps: float, against: Defence | None = None) -> Attack:
         """An attack by its text (see `plan.parse_attack`), ready for the bound `eps`.
@@ -85,6 +87,24 @@ class Preparation:
                 self.learning.target, against.calibration, alpha=ALPHA, second=against.second
             )
         return self._universal(eps) if name == "universal" else load_attack(name, **parameters)
+
+    def version(self, text: str) -> tuple[str, ...]:
+        """What decides an attack beside its text: its surrogate, and its code once that was revised.
+
+        Nothing for the first revision, so that cells older than revisions stay found.
+        """
+        name, _ = parse_attack(text)
+        revision = attack_class(name).revision
+        surrogate = (self._surrogate_sha256,) if name == "transfer" else ()
+        return (*surrogate, *((f"revision {revision}",) if revision > 1 else ()))
+
+    @cached_property
+    def _surrogate_sha256(self) -> str:
+        """Where it cannot be had, "absent": its cells are skipped, and measured once it is here."""
+        try:
+            return _another(self.learning.target).sha256
+        except InputError:
+            return "absent"
 
     @cached_property
     def _calibration(self) -> Calibration:

@@ -47,6 +47,7 @@ class Published:
     identity: str
     name: str = "park-2020"
     wants_threshold: bool = True
+    learns: bool = True
 
     @classmethod
     def fit(cls, setting: Setting, steps: int = STEPS, reformer_steps: int | None = None) -> Published:

@@ -35,6 +35,7 @@ class SpectrumDetector:
     name: str = "spectrum-only"
     identity: str = "spectrum-only"
     wants_threshold: bool = True
+    learns: bool = True
 
     @classmethod
     def fit(cls, setting: Setting) -> SpectrumDetector:

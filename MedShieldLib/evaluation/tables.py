@@ -14,7 +14,14 @@ import numpy as np
 
 from MedShieldLib import __version__
 from MedShieldLib.evaluation.baselines import write_text
-from MedShieldLib.evaluation.metrics import Estimate, auroc, over_subjects
+from MedShieldLib.evaluation.metrics import (
+    LEAST_SUBJECTS,
+    Estimate,
+    Rate,
+    auroc,
+    over_subjects,
+    rate_over_subjects,
+)
 from MedShieldLib.evaluation.plan import ALPHA, Kind, Plan
 from MedShieldLib.evaluation.rows import EFFECTIVE, Row, grouped, rows_of, write_csv
 
@@ -25,8 +32,8 @@ _FLATTERED = (
     "in the calibration as in the tests: figures on Subj1 to 4 flatter it, and false alarms on other heads "
     "are more likely than the calibration tells."
 )
-# Dice lost unnoticed that counts as a silent failure, by bound in 255ths.
 _DICE = ("original", "defended", "given")
+# Dice lost unnoticed that counts as a silent failure, by bound in 255ths.
 SILENT_DROP: dict[float, float] = {2: 0.05, 4: 0.05, 8: 0.10}
 
 
@@ -72,7 +79,8 @@ def report(rows: list[Row], skipped: list[str], plan: Plan, pictures: dict[str, 
         f"By attack, {SHIELD}:",
         detection_by_attack(tests),
         "## Defended segmentation",
-        "Dice on attacked volumes against the clean answer: always on, and gated by the detector.",
+        "Dice on effectively attacked volumes against the clean answer, always on and gated by the detector. "
+        "The last columns say how many of the attacks were effective.",
         defended(tests),
         "On clean volumes, points of Dice lost:",
         harm(tests),
@@ -109,7 +117,7 @@ def attacks(rows: Sequence[Row]) -> str:
                 name,
                 f"{eps:g}",
                 _figure(dice),
-                f"{sum(r.effective for r in group)} of {len(group)}",
+                _count_effective(group),
                 f"{255 * max(r.facts['linf'] for r in group):.2f}",
                 f"{_mean(r.facts['ssim'] for r in group):.3f}",
                 f"{_mean(r.facts['passes'] for r in group):.0f}",
@@ -153,17 +161,22 @@ def detection_by_attack(rows: Sequence[Row]) -> str:
 
 
 def defended(rows: Sequence[Row]) -> str:
-    """Per target and defence: Dice on attacked volumes, by bound."""
+    """Per target and defence: Dice on effectively attacked volumes, by bound.
+
+    What an attack did no harm to needs no defence: it would flatter all of them.
+    """
     bounds, lines = _bounds(rows), []
     attacked = [r for r in rows if r.kind is Kind.ATTACK]
     for (target, defence), group in grouped(attacked, lambda r: (r.target, r.defence)).items():
         cells = []
         for dice in ("dice_defended", "dice_given"):
             for eps in bounds:
-                at = [r for r in group if r.eps == eps]
+                at = [r for r in group if r.eps == eps and r.effective]
                 cells.append(_figure(_estimate(at, partial(_mean_of, dice))))
-        lines.append((target, defence, *cells))
-    headings = [f"{mode}, eps {eps:g}" for mode in ("always on", "gated") for eps in bounds]
+        counts = [_count_effective([r for r in group if r.eps == eps]) for eps in bounds]
+        lines.append((target, defence, *cells, *counts))
+    modes = ("always on", "gated", "effective")
+    headings = [f"{mode}, eps {eps:g}" for mode in modes for eps in bounds]
     return _table(("target", "defence", *headings), lines)
 
 
@@ -185,10 +198,9 @@ def false_alarms(rows: Sequence[Row]) -> str:
     lines = []
     for name, group in grouped(benign, lambda r: r.name or "none").items():
         mine = [r for r in group if r.defence == SHIELD]
-        rates = [_share([r.alarm for r in group if r.defence == d]) for d in others]
-        attack = _estimate(mine, lambda g: _mean(r.alarm for r in g))
-        novel = _share([r.unusual for r in mine])
-        lines.append((name, str(len(mine)), _figure(attack), novel, *rates))
+        rates = [_figure(_rate([r for r in group if r.defence == d], _alarmed)) for d in others]
+        attack, novel = _rate(mine, _alarmed), _rate(mine, lambda r: r.unusual)
+        lines.append((name, str(len(mine)), _figure(attack), _figure(novel), *rates))
     return _table(("shift", "volumes", "attack", "out of distribution", *others), lines)
 
 
@@ -200,23 +212,24 @@ def knowing(rows: Sequence[Row]) -> str:
         mine, lambda r: (r.target, r.defence, r.name, r.eps)
     ).items():
         dice = [_figure(_estimate(group, partial(_mean_of, f"dice_{of}"))) for of in _DICE]
-        alarms = _figure(_estimate(group, partial(_mean_of, "alarm")))
+        alarms = _figure(_rate(group, _alarmed))
         lines.append((target, defence, name, f"{eps:g}", *dice, alarms, _figure(silent_rate(group, eps))))
     headings = ("target", "defence", "attack", "eps", *_DICE, "alarms", "silent failures")
     return _table(headings, lines)
 
 
 def silent_failures(rows: Sequence[Row]) -> str:
-    """Per defence and attack: share of silent failures by bound, with the passes that the attack spent."""
+    """Per target, defence and attack: share of silent failures by bound, and the passes that it spent."""
     bounds, lines = _bounds(rows), []
     attacked = [r for r in rows if r.kind.attacked]
-    for (defence, name), group in grouped(attacked, lambda r: (r.defence, r.name)).items():
+    by_attack = grouped(attacked, lambda r: (r.target, r.defence, r.name))
+    for (target, defence, name), group in by_attack.items():
         rates = [_figure(silent_rate(group, eps)) for eps in bounds]
         extra = _mean(r.extra_inferences for r in group)
         passes = _mean(r.facts["passes"] for r in group)
-        lines.append((defence, f"{extra:.0f}", name, f"{passes:.0f}", *rates))
-    headings = ("defence", "extra inferences", "attack", "passes", *(f"eps {eps:g}" for eps in bounds))
-    return _table(headings, lines)
+        lines.append((target, defence, f"{extra:.0f}", name, f"{passes:.0f}", *rates))
+    eps_headings = [f"eps {eps:g}" for eps in bounds]
+    return _table(("target", "defence", "extra inferences", "attack", "passes", *eps_headings), lines)
 
 
 def cost(rows: Sequence[Row]) -> str:
@@ -244,17 +257,17 @@ def auroc_by_pair(rows: Sequence[Row], shifted: bool = True) -> dict[tuple[str, 
     }
 
 
-def detection_rate(rows: Sequence[Row], eps: float) -> Estimate:
+def detection_rate(rows: Sequence[Row], eps: float) -> Rate:
     """Share of effective attacks at one bound that raise an alarm."""
     effective = [r for r in rows if r.kind is Kind.ATTACK and r.eps == eps and r.effective]
-    return _estimate(effective, lambda g: _mean(r.alarm for r in g))
+    return _rate(effective, _alarmed)
 
 
-def silent_rate(rows: Sequence[Row], eps: float) -> Estimate:
+def silent_rate(rows: Sequence[Row], eps: float) -> Rate:
     """Share of attacks at one bound that fail silently."""
     drop = SILENT_DROP.get(eps, EFFECTIVE)
     at = [r for r in rows if r.kind.attacked and r.eps == eps]
-    return _estimate(at, lambda g: _mean(r.silent_failure(drop) for r in g))
+    return _rate(at, lambda r: r.silent_failure(drop))
 
 
 def _goals(rows: Sequence[Row]) -> str:
@@ -262,56 +275,73 @@ def _goals(rows: Sequence[Row]) -> str:
     mine = [r for r in rows if r.defence == SHIELD]
     if not mine:
         return "The shield was not among the defences of this run."
-    pairs = auroc_by_pair(mine)
-    attacked, clean = ([r for r in mine if r.kind is kind] for kind in (Kind.ATTACK, Kind.CLEAN))
-    alarms = [
-        _mean(r.alarm for r in group)
-        for group in grouped((r for r in mine if r.kind is Kind.SHIFT), lambda r: r.name).values()
-    ]
-    lines = [
-        ("AUROC, mean / worst pair", ">= .995 / >= .97", _pair(_mean(pairs.values()), _least(pairs.values())))
-    ]
+    areas = auroc_by_pair(mine).values()
+    lines = [("AUROC, mean / worst pair", ">= .995 / >= .97", _pair(_mean(areas), _least(areas)))]
     for eps, goal in ((2, ".90"), (4, ".98"), (8, "1.0")):
-        found = detection_rate(mine, eps)
-        lines.append((f"detection at {ALPHA:.0%}, eps {eps}", f">= {goal}", _figure(found)))
-    lines.append(
-        ("false alarms per shift, mean / worst", "<= .05 / <= .06", _pair(_mean(alarms), _most(alarms)))
-    )
-    for eps, goal in ((4, ".96"), (8, ".93")):
-        pairs_of_eps = grouped((r for r in attacked if r.eps == eps), lambda r: (r.target, r.name))
-        means = [_mean(r.dice_given for r in group) for group in pairs_of_eps.values()]
-        lines.append(
-            (
-                f"defended / clean Dice, eps {eps}, mean / worst pair",
-                f">= {goal}",
-                _pair(_mean(means), _least(means)),
-            )
-        )
-    lines += _knowing_goals(mine)
-    lost = [100 * (1 - _mean(values)) for values in _given_and_defended(clean)]
+        name = f"detection of effective attacks at {ALPHA:.0%}, eps {eps}"
+        lines.append((name, f">= {goal}", _figure(detection_rate(mine, eps))))
+    lines += [_alarms_goal(mine), *_defended_goals(mine), *_knowing_goals(mine)]
+    lost = [
+        100 * (1 - _mean_of(dice, [r for r in mine if r.kind is Kind.CLEAN]))
+        for dice in ("dice_given", "dice_defended")
+    ]
     lines.append(("clean Dice lost, points, gated / always on", "<= .2 / <= 1.5", _pair(*lost)))
     lines.append(("extra inferences of a check", "<= 6", f"{_mean(r.extra_inferences for r in mine):.0f}"))
     return _table(("figure", "goal", "measured"), lines)
 
 
+def _alarms_goal(rows: Sequence[Row]) -> tuple[str, str, str]:
+    by_shift = grouped((r for r in rows if r.kind is Kind.SHIFT), lambda r: r.name).values()
+    rates = [_rate(group, _alarmed) for group in by_shift]
+    worst = max(rates, key=lambda rate: rate.value, default=_rate([], _alarmed))
+    found = _pair(_mean(r.value for r in rates), worst.value)
+    return (
+        "false alarms per shift, mean / worst",
+        "<= .05 / <= .06",
+        f"{found} ({_counts(rates)} / {_counts([worst])})",
+    )
+
+
+def _defended_goals(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """Of effective attacks only: an attack that does nothing says nothing about a defence."""
+    lines = []
+    for eps, goal in ((4, ".96"), (8, ".93")):
+        at = [r for r in rows if r.kind is Kind.ATTACK and r.eps == eps]
+        effective = grouped((r for r in at if r.effective), lambda r: (r.target, r.name))
+        means = [_mean_of("dice_given", group) for group in effective.values()]
+        name = f"defended / clean Dice of effective attacks, eps {eps}, mean / worst pair"
+        found = f"{_pair(_mean(means), _least(means))} ({_count_effective(at)} effective)"
+        lines.append((name, f">= {goal}", found))
+    return lines
+
+
 def _knowing_goals(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    """The strongest adaptive attack, and the worst of all on each volume: an attacker can try them all."""
+    """The strongest adaptive attack, and the worst of all on each volume: an attacker can try them all.
+
+    Each attack on each target by itself, so that a target that is lost is not averaged away.
+    """
     adaptive = [r for r in rows if r.kind is Kind.ADAPTIVE]
     lines = []
     for eps, goal in ((4, ".25"), (8, ".20")):
         at = [r for r in adaptive if r.eps == eps]
-        by_attack = grouped(at, lambda r: r.name).values()
-        worst = _most(silent_rate(group, eps).value for group in by_attack)
+        rates = [silent_rate(group, eps) for group in _pairs_of(at)]
+        worst = max(rates, key=lambda rate: rate.value, default=silent_rate([], eps))
         on_each = grouped(at, lambda r: (r.target, r.subject)).values()
-        either = _mean(any(r.silent_failure(SILENT_DROP[eps]) for r in group) for group in on_each)
-        name = f"adaptive, eps {eps}: silent failures, strongest attack / best of all"
-        lines.append((name, f"<= {goal}", _pair(worst, either)))
-    dice = [
-        _mean(r.dice_defended for r in group)
-        for group in grouped((r for r in adaptive if r.eps == 8), lambda r: r.name).values()
-    ]
-    name = "adaptive, eps 8: defended / clean Dice, mean / strongest attack"
-    return [*lines, (name, ">= .93", _pair(_mean(dice), _least(dice)))]
+        either = [any(r.silent_failure(SILENT_DROP[eps]) for r in group) for group in on_each]
+        name = f"adaptive, eps {eps}: silent failures, strongest attack on a target / best of all"
+        found = _pair(worst.value, _mean(either))
+        lines.append((name, f"<= {goal}", f"{found} ({_counts([worst])} / {sum(either)} of {len(either)})"))
+    pairs = _pairs_of([r for r in adaptive if r.eps == 8])
+    for dice, what in (("dice_defended", "vote, whether there was an alarm or not"), ("dice_given", "given")):
+        means = [_mean_of(dice, group) for group in pairs]
+        name = f"adaptive, eps 8: {what} / clean Dice, mean / strongest attack on a target"
+        found = f"{_pair(_mean(means), _least(means))} (all {sum(map(len, pairs))})"
+        lines.append((name, ">= .93", found))
+    return lines
+
+
+def _pairs_of(rows: Sequence[Row]) -> list[list[Row]]:
+    return list(grouped(rows, lambda r: (r.target, r.name)).values())
 
 
 def _thresholds(rows: Sequence[Row]) -> str:
@@ -328,15 +358,12 @@ def _thresholds(rows: Sequence[Row]) -> str:
     )
 
 
-def _given_and_defended(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
-    return [r.dice_given for r in rows], [r.dice_defended for r in rows]
-
-
 def _preamble(rows: Sequence[Row], plan: Plan, command: str) -> str:
     subjects = grouped(rows, lambda r: r.target)
     lines = [
-        f"Written by `{command}`, MedShield {__version__}, seed {plan.seed}. Brackets hold 95 % intervals by "
-        "bootstrap over subjects; a range over few subjects is itself uncertain.",
+        f"Written by `{command}`, MedShield {__version__}, seed {plan.seed}. Parentheses hold counts. "
+        f"Brackets hold 95 % intervals by bootstrap over subjects, from {LEAST_SUBJECTS} subjects on (exact "
+        "ones of as many subjects where all volumes agree); fewer subjects tell no interval.",
         "",
     ]
     for target, group in subjects.items():
@@ -362,6 +389,11 @@ def _estimate(rows: Sequence[Row], statistic: Callable[[list[Row]], float]) -> E
     return over_subjects(grouped(rows, lambda r: r.subject), statistic)
 
 
+def _rate(rows: Sequence[Row], asked: Callable[[Row], bool]) -> Rate:
+    by_subject = grouped(rows, lambda r: r.subject)
+    return rate_over_subjects({s: [asked(r) for r in group] for s, group in by_subject.items()})
+
+
 def _mean(values: Iterable[float]) -> float:
     found = list(values)
     return float(np.mean(found)) if found else math.nan
@@ -375,12 +407,16 @@ def _least(values: Iterable[float]) -> float:
     return min(values, default=math.nan)
 
 
-def _most(values: Iterable[float]) -> float:
-    return max(values, default=math.nan)
+def _alarmed(row: Row) -> bool:
+    return row.alarm
 
 
-def _share(found: Sequence[bool]) -> str:
-    return _number(_mean(found), 2)
+def _counts(rates: Sequence[Rate]) -> str:
+    return f"{sum(rate.found for rate in rates)} of {sum(rate.total for rate in rates)}"
+
+
+def _count_effective(rows: Sequence[Row]) -> str:
+    return f"{sum(r.effective for r in rows)} of {len(rows)}"
 
 
 def _pair(first: float, second: float) -> str:
@@ -389,6 +425,8 @@ def _pair(first: float, second: float) -> str:
 
 def _figure(estimate: Estimate, digits: int = 2) -> str:
     text = _number(estimate.value, digits)
+    if isinstance(estimate, Rate) and estimate.total:
+        text += f" ({_counts([estimate])})"
     if math.isnan(estimate.low):
         return text
     return f"{text} [{_number(estimate.low, digits)}, {_number(estimate.high, digits)}]"

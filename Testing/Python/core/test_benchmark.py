@@ -13,15 +13,20 @@ import pytest
 import torch
 
 from MedShieldLib import calibration
+from MedShieldLib.attacks import attack_class
 from MedShieldLib.calibration import Calibration, SecondOpinion
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation import benchmark, heads, preparation, shielded, tables
-from MedShieldLib.evaluation.defence import Setting
+from MedShieldLib.evaluation.baselines import FILTERS, Filtered
+from MedShieldLib.evaluation.defence import Asked, Setting
 from MedShieldLib.evaluation.heads import Role, heads_for
 from MedShieldLib.evaluation.ledger import Ledger
-from MedShieldLib.evaluation.plan import Kind, Plan, duration, parse_attack
+from MedShieldLib.evaluation.magnet import MagNet
+from MedShieldLib.evaluation.plan import Kind, Plan, duration, expected_passes, parse_attack
 from MedShieldLib.evaluation.preparation import prepare
 from MedShieldLib.evaluation.rows import rows_of
+from MedShieldLib.observation import observe
+from MedShieldLib.shield import Shield
 from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
 from MedShieldLib.volume import Structure
@@ -204,6 +209,66 @@ def test_a_shipped_calibration_serves_both_shields(small_target, small_calibrati
         assert shielded.with_opinion_of(second, setting).sha256 == doubted.sha256
 
 
+def test_the_shield_always_on_is_its_vote_even_where_nothing_at_all_is_suspicious(
+    small_target, small_calibration, small_heads
+):
+    """A score below all clean ones has p = 1, which is no reason to measure the target's own answer."""
+    volume, asked = small_heads[4][1], Asked(small_target)
+    plain = asked.about(volume)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Shield, "_p_values", lambda self, seen: (1.0, 1.0))
+        opinion = shielded.Shielded(small_calibration).judge(asked, volume, 3)
+    vote = observe(small_target, volume, small_calibration.versions, 3).vote
+    assert opinion.p_attack == opinion.p_novelty == 1
+    np.testing.assert_array_equal(opinion.defended().labels, small_target.labelmap(vote, volume))
+    assert (opinion.defended().labels != small_target.labelmap(plain, volume)).any()
+
+
+def test_only_a_new_revision_of_the_check_gives_a_shield_another_identity(small_calibration):
+    shield, plain = shielded.Shielded(small_calibration), f"shield {small_calibration.sha256[:16]}"
+    for revision, identity in ((1, plain), (3, f"{plain} revision 3")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shielded, "REVISION", revision)
+            assert shield.identity == identity
+
+
+@pytest.fixture
+def bench(toy, plan, measured) -> benchmark.Bench:
+    """A finished run, opened again."""
+    found = benchmark.Bench(plan, nervous_network(), Ledger(plan.work / "cells.jsonl"), lambda: False)
+    found.defences(lambda step: None)
+    return found
+
+
+def test_a_revised_attack_is_another_one_and_all_others_stay_found(bench, monkeypatch):
+    def known() -> set[str]:
+        keys = {c.name: benchmark.key_of("attacked", *bench._identity(c)) for c in bench.cells if c.eps == 8}
+        return {name for name, key in keys.items() if key in bench.ledger.rows}
+
+    assert known() == {"pgd:steps=5", "fgsm", "adaptive-stability:steps=3,draws=2"}
+    monkeypatch.setattr(attack_class("pgd"), "revision", 2)
+    assert "pgd:steps=5" not in known() and "adaptive-stability:steps=3,draws=2" in known()
+
+
+def test_the_first_revision_leaves_the_keys_as_they_were(bench):
+    """Days of computing are found by these keys."""
+    cell = next(c for c in bench.cells if c.name == "pgd:steps=5" and c.eps == 8)
+    parts = ("0" * 64, bench.volume(cell.head).sha256(), "attack", "pgd:steps=5", 8, 0, 0, "")
+    assert bench._identity(cell) == parts
+
+
+def test_a_transferred_attack_is_found_by_its_surrogate(bench):
+    assert bench.preparation.version("transfer") == (calm_network().sha256,)
+
+
+def test_without_its_surrogate_a_transferred_attack_is_skipped_not_the_run(bench, monkeypatch):
+    def missing(name):
+        raise InputError("This model is not installed.")
+
+    monkeypatch.setattr(preparation, "load_target", missing)
+    assert bench.preparation.version("transfer") == ("absent",)
+
+
 def test_baselines_get_p_values_from_calibration_heads_only(measured):
     rows, _ = rows_of(measured)
     clean = [r for r in rows if r.kind is Kind.CALIBRATION and r.defence == "low-pass"]
@@ -230,6 +295,41 @@ def test_report_holds_tables_plots_and_the_command(plan, measured, tmp_path):
         table = list(csv.DictReader(file))
     assert len(table) == len(measured)
     assert {row["defence"] for row in table} == set(DEFENCES)
+
+
+def test_training_free_filters_calibrate_on_all_clean_heads_that_the_shield_has(tmp_path):
+    """Those that learn from a head do not: it would look too ordinary to them."""
+    (tmp_path / "volumes").mkdir()
+    for subject in [f"nichart_Subj{n}_T1" for n in range(1, 13)] + ["mricron_ch2", "nv_spm152", "nv_MR_Gd"]:
+        (tmp_path / "volumes" / f"{subject}.nii.gz").touch()
+    (tmp_path / "volumes" / f"{heads.HELD_OUT[0]}.nii.gz").touch()
+    fixed, learned = Filtered(FILTERS[0], 1.0), MagNet(torch.nn.Identity(), "magnet")
+
+    def calibrated(defence, target: str) -> set[str]:
+        cells = Plan(tmp_path, tmp_path).cells(target)
+        calibration = [cell for cell in cells if cell.kind is Kind.CALIBRATION]
+        return {cell.head.subject for cell in calibration if benchmark._seeing(cell, [defence])}
+
+    later = {f"nichart_Subj{n}" for n in range(5, 13)} | {"MNI152"}
+    assert calibrated(fixed, "torchio-unet") == later and len(calibrated(learned, "torchio-unet")) == 4
+    shipped = Calibration.shipped(load_target("brain-tissue"))
+    assert calibrated(fixed, "brain-tissue") == set(shipped.subjects)
+    assert calibrated(learned, "brain-tissue") < set(shipped.subjects)
+
+
+def test_a_filter_gets_its_strength_from_the_heads_that_the_shield_has(mni_4mm, tmp_path):
+    setting = Setting(nervous_network(), [("a", mni_4mm)], tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Filtered, "fit", classmethod(lambda cls, family, setting: setting.clean))
+        assert prepare(setting, []).defence("gaussian") == [("a", mni_4mm)]
+
+
+def test_the_forecast_of_an_adaptive_attack_is_what_it_spends(measured):
+    rows, _ = rows_of(measured)
+    spent = [r.facts["passes"] for r in rows if r.kind is Kind.ADAPTIVE and r.defence == "shield"]
+    versions = next(r.extra_inferences for r in rows if r.defence == "shield")
+    same = expected_passes(f"adaptive-stability:steps=3,draws={versions}")
+    assert np.mean(spent) == pytest.approx(same, rel=0.3)  # so few steps leave fewer finalists
 
 
 def test_subjects_are_never_on_both_sides(dev_data: Path):
@@ -265,4 +365,4 @@ def test_shields_of_every_size_come_from_the_calibration_that_ships(tmp_path):
     assert [len(shield.calibration.versions) for shield in shields.values()] == [2, 4, 6]
     # The identity of a defence finds its finished cells: those of days of computing must stay found.
     shipped = replace(Calibration.shipped(target), second=None)
-    assert shields["shield"].identity == f"shield {shipped.sha256[:16]}"
+    assert shields["shield"].identity == shielded.Shielded(shipped).identity

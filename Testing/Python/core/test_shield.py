@@ -69,7 +69,7 @@ def test_the_vote_goes_on_where_clean_volumes_do_not_explain_the_instability(
     shield: Shield, attacked: CheckResult, unseen: Volume
 ) -> None:
     """An attacked volume gets more than the vote; a clean one the vote itself, were it not for the gate."""
-    always = replace_alpha(shield, 1 - 1e-9)
+    always = Shield(shield.target, shield.calibration, alpha=1 - 1e-9, seed=shield.seed)
     for volume, goes_on in ((unseen, False), (attacked.volume, True)):
         seen = observe(shield.target, volume, shield.calibration.versions, seed=3)
         vote = shield.target.labelmap(seen.vote, volume)
@@ -79,11 +79,6 @@ def test_the_vote_goes_on_where_clean_volumes_do_not_explain_the_instability(
         share = unexplained(score, shield.clean_scores)
         expected = shield.target.labelmap(continued(seen.vote, seen.answer, share), volume)
         np.testing.assert_array_equal(defended, expected)
-
-
-def replace_alpha(shield: Shield, alpha: float) -> Shield:
-    """The same shield with another alarm rate."""
-    return Shield(shield.target, shield.calibration, alpha=alpha, seed=shield.seed)
 
 
 def test_everything_lies_on_the_voxels_of_the_input(attacked: CheckResult, unseen: Volume) -> None:
