@@ -165,14 +165,19 @@ class Case:
         return answer
 
     def gradient(
-        self, z: torch.Tensor, loss: LossFunction, render: Render | None = None
+        self,
+        z: torch.Tensor,
+        loss: LossFunction,
+        render: Render | None = None,
+        track: LossFunction | None = None,
     ) -> tuple[torch.Tensor, float]:
-        """The gradient of loss(logits(render(z)), reference) by z, and the loss.
+        """The gradient of loss(logits(render(z)), reference) by z, and the loss, or `track` if given.
 
         Args:
             z: parameters of any shape; without `render`, the input itself.
             loss: what to climb.
             render: makes the input of the parameters, differentiably.
+            track: another loss, whose value is of interest.
         """
         z = z.detach().requires_grad_()
         x = z if render is None else render(z)
@@ -180,6 +185,8 @@ class Case:
         value = loss(logits, self.reference)
         (gradient,) = torch.autograd.grad(value, z)
         self._consider(x.detach(), logits.detach())
+        if track is not None:
+            value = track(logits.detach(), self.reference)
         return gradient, float(value.detach())
 
     def look(self, x: torch.Tensor) -> torch.Tensor:

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from MedShieldLib.attacks import ATTACKS, load_attack
+from MedShieldLib.attacks.apgd import APGD, _Watch
 from MedShieldLib.attacks.asma import overlap
 from MedShieldLib.attacks.base import Attack, Case, window_width
 from MedShieldLib.attacks.goals import Goal, goal_labels
-from MedShieldLib.attacks.losses import Reference, mean_dice
+from MedShieldLib.attacks.losses import Loss, Reference, cross_entropy, mean_dice
 from MedShieldLib.attacks.pgd import PGD
 from MedShieldLib.attacks.transfer import Transfer
 from MedShieldLib.attacks.universal import Universal
@@ -196,6 +197,42 @@ def test_input_outside_the_bound_is_never_the_best():
     case = Case.of(target, volume, EPS, torch.Generator().manual_seed(0))
     case.look(1 - case.x)
     assert torch.equal(case.best, case.x) and case.last_score < 0.9
+
+
+@pytest.mark.parametrize("loss", list(Loss))
+def test_apgd_hands_on_the_lowest_dice_and_returns_to_the_highest_cross_entropy(loss, monkeypatch):
+    """Judged by a masked loss, which falls as voxels turn, both would be the least harmful iterates."""
+    case = Case.of(toys.target_of(toys.Sharpening()), toys.head(), EPS, torch.Generator().manual_seed(0))
+    seen, entropies, scores, returns = [], [], [], []
+    gradient_of = case.gradient
+
+    def watched(z, *losses, **more):
+        answer = gradient_of(z, *losses, **more)
+        seen.append(z)
+        scores.append(case.last_score)
+        entropies.append(float(cross_entropy(case.logits(z), case.reference)))
+        return answer
+
+    def stuck(self, step, value, best):
+        returns.append(best)
+        assert value == pytest.approx(entropies[-1]) and best == pytest.approx(max(entropies))
+        return True
+
+    monkeypatch.setattr(case, "gradient", watched)
+    monkeypatch.setattr(_Watch, "stuck", stuck)
+    handed_on = APGD(loss=loss)._climb(case, case.project(case.x + 1), 1.0, steps=8)
+    assert len(returns) == 8
+    assert torch.equal(handed_on, seen[int(np.argmin(scores))])
+
+
+@pytest.mark.parametrize(
+    "steps, checkpoints",
+    # 100 is the example of Croce and Hein (2020); of 30, whole numbers are rounded down.
+    [(100, [22, 41, 57, 70, 80, 87, 93, 99]), (30, [6, 11, 15, 18, 20, *range(21, 31)])],
+)
+def test_apgd_looks_at_its_steps_when_the_paper_does(steps, checkpoints):
+    watch = _Watch(steps, value=0.0)
+    assert [step for step in range(1, steps + 1) if watch.stuck(step, 0.0, 0.0)] == checkpoints
 
 
 def test_local_patch_changes_one_cube_only():
