@@ -6,7 +6,7 @@ through a second target, where the shield asks one, in `second_target.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from MedShieldLib.attacks.adaptive.views import answer_to_view, disagreement
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
 from MedShieldLib.shield import Shield
-from MedShieldLib.versions import Source, votes
+from MedShieldLib.versions import Source, Version, votes
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,16 @@ class Gate:
         case: what is attacked.
         shield: what stands before it; its seed is not looked at.
         draws: of versions in one look, at least; a look takes whole rounds of the family.
+        family: the versions to draw; None takes all of the shield's, which evidence needs.
 
     Raises:
         InputError: if the shield asks a second target that shows no gradients, or finds nothing here.
     """
 
-    def __init__(self, case: Case, shield: Shield, draws: int) -> None:
-        self.case, self.versions = case, shield.calibration.versions
+    def __init__(
+        self, case: Case, shield: Shield, draws: int, family: Sequence[Version] | None = None
+    ) -> None:
+        self.case, self.versions = case, tuple(family or shield.calibration.versions)
         self.rounds = max(1, -(-draws // len(self.versions)))
         self.scale = shield.calibration.normaliser
         self.second = SecondTarget.of(case, shield)

@@ -9,6 +9,7 @@ import torch
 
 from MedShieldLib.attacks.base import Attack, Case
 from MedShieldLib.shield import Shield
+from MedShieldLib.versions import Version
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,12 @@ class Knowing(Attack):
     @property
     def versions_drawn(self) -> int:
         """In one step: whole families, `draws` at least."""
-        return self._rounds * len(self.shield.calibration.versions)
+        return self._rounds * len(self.family)
+
+    @property
+    def family(self) -> tuple[Version, ...]:
+        """The versions that the attacker draws."""
+        return tuple(self.shield.calibration.versions)
 
     @property
     def answers(self) -> int:
@@ -41,7 +47,7 @@ class Knowing(Attack):
 
     @property
     def _rounds(self) -> int:
-        return max(1, -(-self.draws // len(self.shield.calibration.versions)))
+        return max(1, -(-self.draws // len(self.family)))
 
     def start(self, case: Case) -> torch.Tensor:
         """Anywhere within the bound."""

@@ -11,6 +11,7 @@ from MedShieldLib.attacks.adaptive.gate import Gate
 from MedShieldLib.attacks.adaptive.knowing import Knowing
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import mean_dice, soft_dice
+from MedShieldLib.versions import Version, votes
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,13 @@ class Reformed(Knowing):
     def expected_passes(self) -> int:
         return (self.steps + 1) * self.versions_drawn
 
+    @property
+    def family(self) -> tuple[Version, ...]:
+        """Those that vote: the others have no say in what is recommended."""
+        return tuple(version for version in self.shield.calibration.versions if votes(version))
+
     def perturb(self, case: Case) -> torch.Tensor:
-        gate = Gate(case, self.shield, self.draws)
+        gate = Gate(case, self.shield, self.draws, self.family)
         x = self.start(case)
         velocity, best = torch.zeros_like(x), (1.0, case.x)
         for step in range(self.steps):

@@ -367,6 +367,15 @@ def test_attack_through_the_reformer_breaks_the_vote_where_plain_pgd_does_not(sh
     assert vote_dice(through) < vote_dice(plain) - 0.02
 
 
+def test_attack_through_the_reformer_draws_what_votes_and_no_fewer_than_asked_for(shield):
+    attack = load_attack("adaptive-reformed", shield=shield, steps=2, draws=4)
+    assert [versions.votes(version) for version in attack.family] == [
+        True
+    ] * 3  # the family's fourth is a probe
+    result = attack(shield.target, toys.head(12), EPS)
+    assert result.passes == attack.expected_passes == 3 * 6
+
+
 def test_projection_leaves_nothing_along_the_other_gradient():
     a, b = torch.randn(2, 100, generator=torch.Generator().manual_seed(0))
     assert float((without(a, b) * b).sum()) == pytest.approx(0, abs=1e-4)
