@@ -16,6 +16,7 @@ from MedShieldLib.attacks.asma import overlap
 from MedShieldLib.attacks.base import Attack, Case, window_width
 from MedShieldLib.attacks.goals import Goal, goal_labels
 from MedShieldLib.attacks.losses import Loss, Reference, cross_entropy, mean_dice
+from MedShieldLib.attacks.patch import mass_of_cubes
 from MedShieldLib.attacks.pgd import PGD
 from MedShieldLib.attacks.transfer import Transfer
 from MedShieldLib.attacks.universal import Universal
@@ -171,6 +172,22 @@ def test_transferred_attack_never_beats_the_direct_one_and_never_asks_the_target
     assert 0.05 < transferred.dice_drop <= small("pgd")(target, volume, EPS).dice_drop + 0.01
 
 
+@pytest.mark.parametrize("width", [500, 1000, 2000])
+def test_transferred_attack_is_searched_within_the_targets_bound(width, monkeypatch):
+    surrogate, searched = toys.target_of(toys.Sharpening()), []
+    surrogate.window_rule = Window(0, width, fixed=True)
+    perturb = PGD.perturb
+
+    def watched(attack, case):
+        searched.append(case.eps * case.width)
+        return perturb(attack, case)
+
+    monkeypatch.setattr(PGD, "perturb", watched)
+    result = Transfer(surrogate, PGD(steps=2))(toys.target_of(toys.Sharpening()), toys.head(12), EPS)
+    assert searched == [pytest.approx(EPS * 1000, rel=1e-4)]
+    assert result.linf == pytest.approx(EPS, rel=1e-3)
+
+
 def test_universal_pattern_harms_a_volume_that_it_was_not_fitted_on():
     target, volume = toys.target_of(toys.Striped()), toys.head(seed=3)
     attack = Universal.fit(target, [toys.head(seed=7), toys.head(seed=8)], EPS)
@@ -241,6 +258,11 @@ def test_local_patch_changes_one_cube_only():
     assert (changed.max(0) - changed.min(0)).max() < 0.3 * 20
 
 
+def test_mass_of_cubes_is_the_mean_of_each():
+    x = torch.rand(1, 1, 9, 7, 8, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(mass_of_cubes(x, 4), torch.nn.functional.avg_pool3d(x, 4, 1), rtol=1e-5)
+
+
 def test_low_frequency_attack_has_no_fine_detail():
     target, volume = toys.target_of(toys.Sharpening()), toys.head(32)
     result = small("low-frequency", distance_mm=16)(target, volume, EPS)
@@ -254,9 +276,20 @@ def test_low_frequency_attack_has_no_fine_detail():
 
 def test_bias_field_changes_in_proportion_to_the_intensity():
     target, volume = toys.target_of(toys.Sharpening()), toys.head()
-    result = small("bias-field")(target, volume, EPS)
-    change = np.abs(result.volume.voxels - volume.voxels)
-    assert (change <= EPS * volume.voxels + 1e-3).all() and change.max() > 0.5 * EPS * 1000
+    for amplitude in (1, 3):
+        result = small("bias-field", amplitude=amplitude)(target, volume, EPS)
+        change = np.abs(result.volume.voxels - volume.voxels)
+        assert (change <= amplitude * EPS * volume.voxels + 1e-3).all() and change.max() > 0.5 * EPS * 1000
+
+
+def test_bias_field_uses_the_bound_in_grey_tissue_too():
+    target, volume = toys.target_of(toys.Sharpening()), toys.head()
+    grey = (volume.voxels > 400) & (volume.voxels < 600)
+    change = np.abs(small("bias-field")(target, volume, EPS).volume.voxels - volume.voxels)
+    assert change[grey].max() > 0.9 * EPS * 1000
+    assert dice_after(small("bias-field"), target, volume, EPS) < dice_after(
+        small("bias-field", amplitude=1.0), target, volume, EPS
+    )
 
 
 def test_spectral_attacks_leave_empty_blocks_empty():
