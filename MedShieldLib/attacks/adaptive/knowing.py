@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 
 from MedShieldLib.attacks.base import Attack, Case
+from MedShieldLib.attacks.pgd import PGD
 from MedShieldLib.shield import Shield
 from MedShieldLib.versions import Version
 
@@ -22,6 +24,8 @@ class Knowing(Attack):
         draws: versions drawn in every step, at least.
         momentum: share of the last direction that is kept.
         step_size: first step, as a share of eps; the steps fall to 0 along half a cosine.
+        restarts: independent starts.
+        warm: the first of them begins at the result of PGD, which breaks the plain answer.
     """
 
     shield: Shield = field(repr=False, compare=False)
@@ -29,6 +33,8 @@ class Knowing(Attack):
     draws: int = 20
     momentum: float = 0.75
     step_size: float = 1.0
+    restarts: int = 1
+    warm: bool = False
 
     @property
     def versions_drawn(self) -> int:
@@ -49,9 +55,18 @@ class Knowing(Attack):
     def _rounds(self) -> int:
         return max(1, -(-self.draws // len(self.family)))
 
-    def start(self, case: Case) -> torch.Tensor:
-        """Anywhere within the bound."""
-        return case.project(case.x + case.eps * case.uniform(case.x.shape))
+    @property
+    def _warming(self) -> int:
+        """Passes before the first step."""
+        return PGD().expected_passes if self.warm else 0
+
+    def starts(self, case: Case) -> Iterator[torch.Tensor]:
+        """Where to begin: anywhere within the bound, but see `warm`."""
+        for number in range(self.restarts):
+            if self.warm and number == 0:
+                yield PGD().perturb(case)
+            else:
+                yield case.project(case.x + case.eps * case.uniform(case.x.shape))
 
     def step(
         self, case: Case, x: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, number: int

@@ -33,23 +33,26 @@ class Silent(Knowing):
     @property
     def expected_passes(self) -> int:
         # A step runs each version twice, see `Gate.look`; beside them the plain answer is judged.
-        return 2 * (self.steps + 1) * (1 + self.answers) + (_FINALISTS + 1) * (2 + self.answers)
+        search = self.restarts * 2 * (self.steps + 1) * (1 + self.answers)
+        return search + (_FINALISTS + self.restarts) * (2 + self.answers) + self._warming
 
     @abstractmethod
     def direction(self, look: Look, memory: dict[str, float]) -> torch.Tensor:
         """Where to go; `memory` lasts for one attack."""
 
     def perturb(self, case: Case) -> torch.Tensor:
-        gate, memory = Gate(case, self.shield, self.draws), dict[str, float]()
-        x = self.start(case)
-        velocity, finalists = torch.zeros_like(x), [(0.0, 0, case.x)]
-        for step in range(self.steps):
-            look = gate.look(x)
-            finalists.append((expected_harm(case, x, look.ratios), step + 1, x))
-            finalists = sorted(finalists, key=lambda finalist: -finalist[0])[:_FINALISTS]
-            x, velocity = self.step(case, x, velocity, self.direction(look, memory), step)
-        finalists.append((0.0, self.steps + 1, x))
-        return max((x for _, _, x in finalists), key=lambda x: expected_harm(case, x, gate.ratios(x)))
+        gate = Gate(case, self.shield, self.draws)
+        best, last = [(0.0, case.x)], []
+        for x in self.starts(case):
+            velocity, memory = torch.zeros_like(x), dict[str, float]()
+            for step in range(self.steps):
+                look = gate.look(x)
+                best.append((expected_harm(case, x, look.ratios), x))
+                best = sorted(best, key=lambda one: -one[0])[:_FINALISTS]
+                x, velocity = self.step(case, x, velocity, self.direction(look, memory), step)
+            last.append(x)
+        finalists = [x for _, x in best] + last
+        return max(finalists, key=lambda x: expected_harm(case, x, gate.ratios(x)))
 
 
 def expected_harm(case: Case, x: torch.Tensor, ratios: Sequence[float]) -> float:

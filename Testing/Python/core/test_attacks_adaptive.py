@@ -376,6 +376,20 @@ def test_attack_through_the_reformer_draws_what_votes_and_no_fewer_than_asked_fo
     assert result.passes == attack.expected_passes == 3 * 6
 
 
+@pytest.mark.parametrize("name", ["adaptive-joint", "adaptive-reformed"])
+def test_restarts_begin_at_pgd_and_then_anywhere(name, shield):
+    volume = toys.head(12)
+    attack = load_attack(name, shield=shield, steps=2, draws=1, restarts=2, warm=True)
+    case = Case.of(shield.target, volume, EPS, torch.Generator().manual_seed(0))
+    warm, cold = attack.starts(case)
+    again = Case.of(shield.target, volume, EPS, torch.Generator().manual_seed(0))
+    assert torch.equal(warm, PGD().perturb(again)) and not torch.equal(warm, cold)
+    once = replace(attack, restarts=1, warm=False)(shield.target, volume, EPS)
+    result = attack(shield.target, volume, EPS)
+    assert result.passes > 1.5 * once.passes + PGD().expected_passes
+    assert result.passes <= attack.expected_passes and 0 < result.linf <= EPS
+
+
 def test_projection_leaves_nothing_along_the_other_gradient():
     a, b = torch.randn(2, 100, generator=torch.Generator().manual_seed(0))
     assert float((without(a, b) * b).sum()) == pytest.approx(0, abs=1e-4)
