@@ -27,7 +27,7 @@ class StabilityAdaptive(Silent):
     name: ClassVar[str] = "adaptive-stability"
     first_weight: float = 0.5
     rate: float = 1.5
-    aim: float = 0.95
+    aim: float = 0.9
 
     def direction(self, look: Look, memory: dict[str, float]) -> torch.Tensor:
         # By the sign alone: a quiet attack is below its aim by a small share only, whatever it gives away.
