@@ -19,7 +19,7 @@ from MedShieldLib.attacks import losses
 from MedShieldLib.attacks.losses import LossFunction, Reference
 from MedShieldLib.attacks.ssim import ssim
 from MedShieldLib.errors import Cancelled, InputError
-from MedShieldLib.targets.base import DifferentiableTarget
+from MedShieldLib.targets.base import DifferentiableTarget, answered_logits
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.targets.network import add_within
 from MedShieldLib.volume import Volume
@@ -125,7 +125,7 @@ class Case:
             InputError: if the target finds no structure, for then nothing can be attacked.
         """
         with torch.no_grad():
-            reference = Reference(target.logits(target.window(volume)))
+            reference = Reference(answered_logits(target, target.window(volume)))
         if not reference.structures:
             raise InputError(f"Target '{target.name}' finds nothing in this volume; attack another one.")
         grid, width = target.grid(volume), window_width(target, volume)
@@ -150,8 +150,9 @@ class Case:
     def answer(self, written: Volume, x: torch.Tensor) -> torch.Tensor:
         """The target's logits for a volume whose voxels, in window units, are a function `x` of others.
 
-        Going forward everything is as in a file; the gradient goes through the grid. It is stopped only
-        where the window clips so far that no change within eps comes back.
+        Going forward everything is as in a file, and the answer is post-processed as the shield gets it, so
+        that a structure that the target drops does the attack no good. The gradient goes through the grid.
+        It is stopped only where the window clips so far that no change within eps comes back.
         """
         if self.cancelled is not None and self.cancelled():
             raise Cancelled
@@ -160,21 +161,26 @@ class Case:
             gridded = self.grid.to_grid(x[0, 0])[None, None]
             reachable = (gridded.detach() > -self.eps) & (gridded.detach() < 1 + self.eps)
             seen = seen + (gridded - gridded.detach()) * reachable
-        answer = self.target.logits(seen)
+        answer = answered_logits(self.target, seen)
         self.passes += 1
         if self.progress is not None:
             self.progress(min(1.0, self.passes / self.expected_passes), "Attacking")
         return answer
 
     def gradient(
-        self, z: torch.Tensor, loss: LossFunction, render: Render | None = None
+        self,
+        z: torch.Tensor,
+        loss: LossFunction,
+        render: Render | None = None,
+        track: LossFunction | None = None,
     ) -> tuple[torch.Tensor, float]:
-        """The gradient of loss(logits(render(z)), reference) by z, and the loss.
+        """The gradient of loss(logits(render(z)), reference) by z, and the loss, or `track` if given.
 
         Args:
             z: parameters of any shape; without `render`, the input itself.
             loss: what to climb.
             render: makes the input of the parameters, differentiably.
+            track: another loss, whose value is of interest.
         """
         z = z.detach().requires_grad_()
         x = z if render is None else render(z)
@@ -182,6 +188,8 @@ class Case:
         value = loss(logits, self.reference)
         (gradient,) = torch.autograd.grad(value, z)
         self._consider(x.detach(), logits.detach())
+        if track is not None:
+            value = track(logits.detach(), self.reference)
         return gradient, float(value.detach())
 
     def look(self, x: torch.Tensor) -> torch.Tensor:

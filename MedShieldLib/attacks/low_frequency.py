@@ -40,16 +40,19 @@ class BiasField(Ascent):
 
     Attributes:
         points: control points along each axis.
+        amplitude: largest share by which the field changes an intensity, in eps. With 1, tissue of half the
+            window's intensity would use half of the bound only; what passes the bound is cut off.
     """
 
     name: ClassVar[str] = "bias-field"
     points: int = 5
+    amplitude: float = 3.0
 
     def start(self, case: Case) -> torch.Tensor:
         return case.uniform((1, 1, self.points, self.points, self.points))
 
     def render(self, case: Case, z: torch.Tensor) -> torch.Tensor:
-        return case.project_straight(case.x * (1 + case.eps * smooth(z, case.x.shape)))
+        return case.project_straight(case.x * (1 + self.amplitude * case.eps * smooth(z, case.x.shape)))
 
 
 def smooth(z: torch.Tensor, shape: torch.Size) -> torch.Tensor:

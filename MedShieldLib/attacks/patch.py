@@ -31,8 +31,15 @@ class LocalPatch(PGD):
     def perturb(self, case: Case) -> torch.Tensor:
         gradient, _ = case.gradient(case.x, Loss(self.loss))
         edge = max(1, round(self.edge * min(case.x.shape[2:])))
-        mass = F.avg_pool3d(gradient.abs(), edge, stride=1)
+        mass = mass_of_cubes(gradient.abs(), edge)
         k, j, i = (int(corner) for corner in torch.unravel_index(mass.argmax(), mass.shape)[2:])
         case.room = torch.zeros_like(case.x)
         case.room[..., k : k + edge, j : j + edge, i : i + edge] = 1
         return super().perturb(case)
+
+
+def mass_of_cubes(x: torch.Tensor, edge: int) -> torch.Tensor:
+    """Means of (1, 1, K, J, I) over all cubes of `edge` voxels, one axis after another: 3n instead of n^3."""
+    for kernel in ((edge, 1, 1), (1, edge, 1), (1, 1, edge)):
+        x = F.avg_pool3d(x, kernel, stride=1)
+    return x

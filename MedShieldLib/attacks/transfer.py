@@ -32,5 +32,6 @@ class Transfer(Attack):
     def perturb(self, case: Case) -> torch.Tensor:
         how = (case.eps, case.generator, self.attack.expected_passes, case.progress, case.cancelled)
         theirs = Case.of(self.surrogate, case.volume, *how)
+        theirs.eps *= case.width / theirs.width  # the same bound, in units of the other window
         change = theirs.project(self.attack.perturb(theirs)) - theirs.x
         return case.project(case.x + change * (theirs.width / case.width))

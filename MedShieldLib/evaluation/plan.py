@@ -41,10 +41,12 @@ QUICK_DEFENCES = ("none", "gaussian", "frequency-refinement", "spectrum-only", "
 ALPHA = 0.05
 # These are made before a volume is attacked, from other volumes or on another target.
 PREPARED = ("universal", "transfer")
-# Attackers who know one of the shields. The last one, the strongest, is measured over its budget.
+# Attackers who know one of the shields; joint loss over its weight, the last and strongest over its budget.
 KNOWING = (
     "adaptive-reformed",
-    "adaptive-joint",
+    *(f"adaptive-joint:weight={weight}" for weight in (0.1, 0.25)),
+    "adaptive-joint",  # weight 0.5
+    *(f"adaptive-joint:weight={weight}" for weight in (1.0, 2.0)),
     "adaptive-selective",
     "adaptive-orthogonal",
     "adaptive-stability:steps=10",

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 from MedShieldLib.attacks import ADAPTIVE, attack_class, load_attack
 from MedShieldLib.attacks.base import Attack
@@ -29,6 +29,8 @@ from MedShieldLib.targets import DifferentiableTarget, Target, load_target
 
 # A universal perturbation is fitted on so many heads.
 _ENOUGH = 4
+# What may be chosen about that.
+_FITTING = ("epochs", "step_size")
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,19 @@ class Preparation:
             against: the shield that an adaptive attack knows, with its calibration and alarm rate.
 
         Raises:
+            InputError: if there is no such attack, or it has no such parameter.
             Cancelled: when asked to stop.
         """
         name, parameters = parse_attack(text)
         if name == "transfer":
-            return Transfer(_another(self.learning.target))
+            # The parameters are those of the search on the other model.
+            return Transfer(_another(self.learning.target), load_attack("pgd", **parameters))
         if name in ADAPTIVE:
             assert isinstance(against, Shielded)
             parameters["shield"] = Shield(
                 self.learning.target, against.calibration, alpha=ALPHA, second=against.second
             )
-        return self._universal(eps) if name == "universal" else load_attack(name, **parameters)
+        return self._universal(eps, **parameters) if name == "universal" else load_attack(name, **parameters)
 
     def version(self, text: str) -> tuple[str, ...]:
         """What decides an attack beside its text: its surrogate, and its code once that was revised.
@@ -110,11 +114,17 @@ class Preparation:
     def _calibration(self) -> Calibration:
         return calibration_for(self.calibrating)
 
-    def _universal(self, eps: float) -> Universal:
+    def _universal(self, eps: float, **parameters: float) -> Universal:
         from safetensors.torch import load_file, save_file
 
+        for parameter in parameters:
+            if parameter not in _FITTING:
+                raise InputError(
+                    f"Attack 'universal' has no parameter '{parameter}'; it has {', '.join(_FITTING)}."
+                )
         setting = self.learning
-        path = setting.folder / f"universal-{eps * 255:g}.safetensors"
+        chosen = "".join(f"-{key}={value}" for key, value in sorted(parameters.items()))
+        path = setting.folder / f"universal-{eps * 255:g}{chosen}.safetensors"
         if not path.exists():
             heads = [volume for _, volume in setting.clean[:_ENOUGH]]
             fitted = Universal.fit(
@@ -124,6 +134,7 @@ class Preparation:
                 seed=setting.seed,
                 progress=setting.progress,
                 cancelled=setting.cancelled,
+                **cast(dict[str, Any], parameters),
             )
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.part")

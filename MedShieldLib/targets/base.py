@@ -65,6 +65,20 @@ class DifferentiableTarget(Target, Protocol):
         """
 
 
+@runtime_checkable
+class PostProcessing(Protocol):
+    """A differentiable target whose `probabilities` are more than the softmax of its `logits`."""
+
+    def postprocessed(self, logits: torch.Tensor) -> torch.Tensor:
+        """(1, C, K', J', I') like `logits`, whose softmax `probabilities` answers; differentiable."""
+
+
+def answered_logits(target: DifferentiableTarget, x: torch.Tensor) -> torch.Tensor:
+    """(1, C, K', J', I'): what stands behind `target.probabilities` of the volume whose window is `x`."""
+    logits = target.logits(x)
+    return target.postprocessed(logits) if isinstance(target, PostProcessing) else logits
+
+
 def answer_of(target: Target, volume: Volume) -> np.ndarray:
     """`target.probabilities(volume)`, if it is what a target has to answer.
 

@@ -27,6 +27,8 @@ _SLAB = 64
 
 # Half the width, in cells, of a bridge that does not join two pieces.
 _THREAD = 3
+# A lead of background by so many logits is a probability of 1 in float32.
+_CERTAIN = 20.0
 
 
 class NetworkTarget:
@@ -116,6 +118,18 @@ class NetworkTarget:
             raise InputError(f"Target '{self.name}' answered with NaN or Inf for this volume; use another.")
         return answer
 
+    def postprocessed(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits (1, C, K', J', I') with background for certain in islands; they pass no gradient on there.
+
+        See `PostProcessing.postprocessed`.
+        """
+        islands = _islands(logits.detach()[0].argmax(0).cpu().numpy()) if self.one_piece else None
+        if islands is None:
+            return logits
+        certain = torch.full_like(logits, -max(_CERTAIN, float(logits.detach().abs().max())))
+        certain[:, 0] = 0
+        return torch.where(torch.from_numpy(islands).to(logits.device), certain, logits)
+
     def unwindow(self, x: torch.Tensor, volume: Volume) -> Volume:
         """`volume` plus the change from its window to `x`; see `DifferentiableTarget.unwindow`."""
         grid, gridded = self.grid(volume), self._gridded(volume)
@@ -151,20 +165,27 @@ class NetworkTarget:
 
 
 def _without_islands(probabilities: np.ndarray) -> np.ndarray:
-    """(C, K', J', I') with background for certain in all but the largest piece.
+    """(C, K', J', I') with background for certain in all but the largest piece."""
+    islands = _islands(probabilities.argmax(0))
+    if islands is None:
+        return probabilities
+    kept = np.where(islands, 0, probabilities)
+    kept[0][islands] = 1
+    return kept
+
+
+def _islands(labels: np.ndarray) -> np.ndarray | None:
+    """Where a label map (K', J', I') is found apart from its largest piece; None if there is none.
 
     Pieces are told apart after an erosion, so that a thread of voxels does not tie two of them together.
     What is background already stays as it is, so that the piece's own border does not move.
     """
-    found = probabilities.argmax(0) > 0
+    found = labels > 0
     pieces, count = ndimage.label(ndimage.binary_erosion(found, iterations=_THREAD))
     if count < 1:
-        return probabilities
+        return None
     core = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
-    islands = found & ~ndimage.binary_dilation(core, iterations=2 * _THREAD)
-    kept = np.where(islands, 0, probabilities)
-    kept[0][islands] = 1
-    return kept
+    return found & ~ndimage.binary_dilation(core, iterations=2 * _THREAD)
 
 
 def add_within(volume: Volume, change: np.ndarray) -> Volume:

@@ -6,7 +6,7 @@ through a second target, where the shield asks one, in `second_target.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from MedShieldLib.attacks.adaptive.views import answer_to_view, disagreement
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
 from MedShieldLib.shield import Shield
-from MedShieldLib.versions import Source, votes
+from MedShieldLib.versions import Source, Version, votes
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,19 @@ class Look:
         harm: gradient of the soft Dice loss of the plain answer, of the shape of the input.
         alarm: gradient of the attack score.
         score: the shield's attack score, estimated from the attacker's draws.
-        ratio: score / the largest that raises no alarm; silent up to 1.
+        ratios: of each round, which stands for one check: score / the largest that raises no alarm; silent
+            up to 1.
     """
 
     harm: torch.Tensor
     alarm: torch.Tensor
     score: float
-    ratio: float
+    ratios: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """The mean of `ratios`."""
+        return float(np.mean(self.ratios))
 
 
 class Gate:
@@ -45,13 +51,16 @@ class Gate:
         case: what is attacked.
         shield: what stands before it; its seed is not looked at.
         draws: of versions in one look, at least; a look takes whole rounds of the family.
+        family: the versions to draw; None takes all of the shield's, which evidence needs.
 
     Raises:
         InputError: if the shield asks a second target that shows no gradients, or finds nothing here.
     """
 
-    def __init__(self, case: Case, shield: Shield, draws: int) -> None:
-        self.case, self.versions = case, shield.calibration.versions
+    def __init__(
+        self, case: Case, shield: Shield, draws: int, family: Sequence[Version] | None = None
+    ) -> None:
+        self.case, self.versions = case, tuple(family or shield.calibration.versions)
         self.rounds = max(1, -(-draws // len(self.versions)))
         self.scale = shield.calibration.normaliser
         self.second = SecondTarget.of(case, shield)
@@ -64,30 +73,34 @@ class Gate:
         harm = torch.autograd.grad(soft_dice(logits, self.case.reference), x, retain_graph=True)[0]
         p = torch.softmax(logits, dim=1)
         fixed = p.detach().requires_grad_()
-        by_input, by_answer, heard = torch.zeros_like(x), torch.zeros_like(p), 0.0
+        by_input, by_answer, heard = torch.zeros_like(x), torch.zeros_like(p), list[float]()
         for seed in self._seeds():
             # Once without gradients, which shows how loud each part is; then again, a version at a time.
             with torch.no_grad():
                 others = list(self.observed(x, seed))
                 opinion = self._opinion(fixed, x, seed)
             score, weights = self._heard(fixed.detach(), others, opinion)
-            heard += score / self.rounds
+            heard.append(score)
             for share in self._shares(fixed, x, seed, others, weights):
                 gradients = torch.autograd.grad(share / self.rounds, (x, fixed))
                 by_input += gradients[0]
                 by_answer += gradients[1]
         alarm = by_input + torch.autograd.grad(p, x, by_answer)[0]
-        return Look(harm, alarm, heard, heard / self.threshold)
+        return Look(harm, alarm, float(np.mean(heard)), tuple(score / self.threshold for score in heard))
 
     def loudness(self, x: torch.Tensor) -> float:
         """The ratio of `Look` at `x`, without gradients and by fresh draws."""
-        heard = 0.0
+        return float(np.mean(self.ratios(x)))
+
+    def ratios(self, x: torch.Tensor) -> tuple[float, ...]:
+        """The ratios of `Look` at `x`, without gradients and by fresh draws."""
+        heard = []
         with torch.no_grad():
             p = torch.softmax(self.case.logits(x), dim=1)
             for seed in self._seeds():
                 others = list(self.observed(x, seed))
-                heard += self._heard(p, others, self._opinion(p, x, seed))[0]
-        return heard / self.rounds / self.threshold
+                heard.append(self._heard(p, others, self._opinion(p, x, seed))[0] / self.threshold)
+        return tuple(heard)
 
     def voting(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """Probabilities mapped back, of every draw of one look that votes on the defended segmentation."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 
 from MedShieldLib.attacks.base import Attack, Case
+from MedShieldLib.attacks.pgd import PGD
 from MedShieldLib.shield import Shield
+from MedShieldLib.versions import Version
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Knowing(Attack):
         draws: versions drawn in every step, at least.
         momentum: share of the last direction that is kept.
         step_size: first step, as a share of eps; the steps fall to 0 along half a cosine.
+        restarts: independent starts.
+        warm: the first of them begins at the result of PGD, which breaks the plain answer.
     """
 
     shield: Shield = field(repr=False, compare=False)
@@ -28,11 +33,18 @@ class Knowing(Attack):
     draws: int = 20
     momentum: float = 0.75
     step_size: float = 1.0
+    restarts: int = 1
+    warm: bool = False
 
     @property
     def versions_drawn(self) -> int:
         """In one step: whole families, `draws` at least."""
-        return self._rounds * len(self.shield.calibration.versions)
+        return self._rounds * len(self.family)
+
+    @property
+    def family(self) -> tuple[Version, ...]:
+        """The versions that the attacker draws."""
+        return tuple(self.shield.calibration.versions)
 
     @property
     def answers(self) -> int:
@@ -41,11 +53,20 @@ class Knowing(Attack):
 
     @property
     def _rounds(self) -> int:
-        return max(1, -(-self.draws // len(self.shield.calibration.versions)))
+        return max(1, -(-self.draws // len(self.family)))
 
-    def start(self, case: Case) -> torch.Tensor:
-        """Anywhere within the bound."""
-        return case.project(case.x + case.eps * case.uniform(case.x.shape))
+    @property
+    def _warming(self) -> int:
+        """Passes before the first step."""
+        return PGD().expected_passes if self.warm else 0
+
+    def starts(self, case: Case) -> Iterator[torch.Tensor]:
+        """Where to begin: anywhere within the bound, but see `warm`."""
+        for number in range(self.restarts):
+            if self.warm and number == 0:
+                yield PGD().perturb(case)
+            else:
+                yield case.project(case.x + case.eps * case.uniform(case.x.shape))
 
     def step(
         self, case: Case, x: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, number: int

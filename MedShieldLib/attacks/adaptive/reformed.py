@@ -11,6 +11,7 @@ from MedShieldLib.attacks.adaptive.gate import Gate
 from MedShieldLib.attacks.adaptive.knowing import Knowing
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import mean_dice, soft_dice
+from MedShieldLib.versions import Version, votes
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,24 @@ class Reformed(Knowing):
 
     @property
     def expected_passes(self) -> int:
-        return (self.steps + 1) * self.versions_drawn
+        return self.restarts * (self.steps + 1) * self.versions_drawn + self._warming
+
+    @property
+    def family(self) -> tuple[Version, ...]:
+        """Those that vote: the others have no say in what is recommended."""
+        return tuple(version for version in self.shield.calibration.versions if votes(version))
 
     def perturb(self, case: Case) -> torch.Tensor:
-        gate = Gate(case, self.shield, self.draws)
-        x = self.start(case)
-        velocity, best = torch.zeros_like(x), (1.0, case.x)
-        for step in range(self.steps):
-            gradient, score = _climb(gate, x)
-            best = min(best, (score, x), key=lambda found: found[0])
-            x, velocity = self.step(case, x, velocity, gradient, step)
-        return min(best, (_climb(gate, x)[1], x), key=lambda found: found[0])[1]
+        gate = Gate(case, self.shield, self.draws, self.family)
+        found = [(1.0, case.x)]
+        for x in self.starts(case):
+            velocity = torch.zeros_like(x)
+            for step in range(self.steps):
+                gradient, score = _climb(gate, x)
+                found = [min(*found, (score, x), key=lambda one: one[0])]
+                x, velocity = self.step(case, x, velocity, gradient, step)
+            found.append((_climb(gate, x)[1], x))
+        return min(found, key=lambda one: one[0])[1]
 
 
 def _climb(gate: Gate, x: torch.Tensor) -> tuple[torch.Tensor, float]:

@@ -1,4 +1,4 @@
-"""Selective and orthogonal gradients: never spoil one aim while following the other."""
+"""Selective and orthogonal gradients: one aim is followed at a time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from MedShieldLib.attacks.adaptive.silent import Silent
 @dataclass(frozen=True)
 class Selective(Silent):
     """Follows one gradient at a time (Bryniarski et al. 2022): stability while loud, harm while silent.
+
+    That spares the other aim to first order only, and not in full: the momentum remembers the last aim for
+    some steps, and the sign of a direction is not along it.
 
     Attributes:
         orthogonal: take out of the gradient that is followed what points along the other one.

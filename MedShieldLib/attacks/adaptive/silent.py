@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy import stats
 
 from MedShieldLib.attacks.adaptive.gate import Gate, Look
 from MedShieldLib.attacks.adaptive.knowing import Knowing
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import mean_dice
 
-# Around the threshold a check's own draws decide: the width of that zone, as a share of it.
-_LUCK = 0.1
+# One check's score varies by its own draws, with at least this standard deviation (a share of the threshold):
+# a few rounds that happen to agree do not show less.
+_LEAST_LUCK = 0.05
 # So many of the best iterates are looked at again, by fresh draws, before one is chosen.
 _FINALISTS = 5
 
@@ -30,26 +33,41 @@ class Silent(Knowing):
     @property
     def expected_passes(self) -> int:
         # A step runs each version twice, see `Gate.look`; beside them the plain answer is judged.
-        return 2 * (self.steps + 1) * (1 + self.answers) + (_FINALISTS + 1) * (2 + self.answers)
+        search = self.restarts * 2 * (self.steps + 1) * (1 + self.answers)
+        return search + (_FINALISTS + self.restarts) * (2 + self.answers) + self._warming
 
     @abstractmethod
     def direction(self, look: Look, memory: dict[str, float]) -> torch.Tensor:
         """Where to go; `memory` lasts for one attack."""
 
     def perturb(self, case: Case) -> torch.Tensor:
-        gate, memory = Gate(case, self.shield, self.draws), dict[str, float]()
-        x = self.start(case)
-        velocity, finalists = torch.zeros_like(x), [(0.0, 0, case.x)]
-        for step in range(self.steps):
-            look = gate.look(x)
-            finalists.append((expected_harm(case, x, look.ratio), step + 1, x))
-            finalists = sorted(finalists, key=lambda finalist: -finalist[0])[:_FINALISTS]
-            x, velocity = self.step(case, x, velocity, self.direction(look, memory), step)
-        finalists.append((0.0, self.steps + 1, x))
-        return max((x for _, _, x in finalists), key=lambda x: expected_harm(case, x, gate.loudness(x)))
+        gate = Gate(case, self.shield, self.draws)
+        best, last = [(0.0, case.x)], []
+        for x in self.starts(case):
+            velocity, memory = torch.zeros_like(x), dict[str, float]()
+            for step in range(self.steps):
+                look = gate.look(x)
+                best.append((expected_harm(case, x, look.ratios), x))
+                best = sorted(best, key=lambda one: -one[0])[:_FINALISTS]
+                x, velocity = self.step(case, x, velocity, self.direction(look, memory), step)
+            last.append(x)
+        finalists = [x for _, x in best] + last
+        return max(finalists, key=lambda x: expected_harm(case, x, gate.ratios(x)))
 
 
-def expected_harm(case: Case, x: torch.Tensor, ratio: float) -> float:
-    """Dice drop of the plain answer at `x`, times the chance of silence at that share of the threshold."""
+def expected_harm(case: Case, x: torch.Tensor, ratios: Sequence[float]) -> float:
+    """Dice drop of the plain answer at `x`, times the chance of silence; `ratios` as those of `Look`."""
     drop = 1 - mean_dice(case.look(x).argmax(dim=1), case.reference.labels)
-    return drop / (1 + math.exp(min(50.0, (ratio - 1) / _LUCK)))
+    return drop * chance_of_silence(ratios)
+
+
+def chance_of_silence(ratios: Sequence[float]) -> float:
+    """That one more check stays below its threshold, if the scores of checks are normally distributed.
+
+    Args:
+        ratios: score / threshold of some rounds.
+    """
+    luck = float(np.std(ratios, ddof=1)) if len(ratios) > 1 else 0.0
+    # The mean of n rounds is itself uncertain by 1/n of the variance of one.
+    spread = max(luck, _LEAST_LUCK) * np.sqrt(1 + 1 / len(ratios))
+    return float(stats.norm.cdf((1 - np.mean(ratios)) / spread))

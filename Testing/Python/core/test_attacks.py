@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from MedShieldLib.attacks import ATTACKS, load_attack
+from MedShieldLib.attacks.apgd import APGD, _Watch
 from MedShieldLib.attacks.asma import overlap
 from MedShieldLib.attacks.base import Attack, Case, require_room, window_width
 from MedShieldLib.attacks.goals import Goal, goal_labels
-from MedShieldLib.attacks.losses import Reference, mean_dice
+from MedShieldLib.attacks.losses import Loss, Reference, cross_entropy, mean_dice
+from MedShieldLib.attacks.patch import mass_of_cubes
 from MedShieldLib.attacks.pgd import PGD
 from MedShieldLib.attacks.transfer import Transfer
 from MedShieldLib.attacks.universal import Universal
@@ -179,6 +181,22 @@ def test_transferred_attack_never_beats_the_direct_one_and_never_asks_the_target
     assert 0.05 < transferred.dice_drop <= small("pgd")(target, volume, EPS).dice_drop + 0.01
 
 
+@pytest.mark.parametrize("width", [500, 1000, 2000])
+def test_transferred_attack_is_searched_within_the_targets_bound(width, monkeypatch):
+    surrogate, searched = toys.target_of(toys.Sharpening()), []
+    surrogate.window_rule = Window(0, width, fixed=True)
+    perturb = PGD.perturb
+
+    def watched(attack, case):
+        searched.append(case.eps * case.width)
+        return perturb(attack, case)
+
+    monkeypatch.setattr(PGD, "perturb", watched)
+    result = Transfer(surrogate, PGD(steps=2))(toys.target_of(toys.Sharpening()), toys.head(12), EPS)
+    assert searched == [pytest.approx(EPS * 1000, rel=1e-4)]
+    assert result.linf == pytest.approx(EPS, rel=1e-3)
+
+
 def test_universal_pattern_harms_a_volume_that_it_was_not_fitted_on():
     target, volume = toys.target_of(toys.Striped()), toys.head(seed=3)
     attack = Universal.fit(target, [toys.head(seed=7), toys.head(seed=8)], EPS)
@@ -207,10 +225,51 @@ def test_input_outside_the_bound_is_never_the_best():
     assert torch.equal(case.best, case.x) and case.last_score < 0.9
 
 
+@pytest.mark.parametrize("loss", list(Loss))
+def test_apgd_hands_on_the_lowest_dice_and_returns_to_the_highest_cross_entropy(loss, monkeypatch):
+    """Judged by a masked loss, which falls as voxels turn, both would be the least harmful iterates."""
+    case = Case.of(toys.target_of(toys.Sharpening()), toys.head(), EPS, torch.Generator().manual_seed(0))
+    seen, entropies, scores, returns = [], [], [], []
+    gradient_of = case.gradient
+
+    def watched(z, *losses, **more):
+        answer = gradient_of(z, *losses, **more)
+        seen.append(z)
+        scores.append(case.last_score)
+        entropies.append(float(cross_entropy(case.logits(z), case.reference)))
+        return answer
+
+    def stuck(self, step, value, best):
+        returns.append(best)
+        assert value == pytest.approx(entropies[-1]) and best == pytest.approx(max(entropies))
+        return True
+
+    monkeypatch.setattr(case, "gradient", watched)
+    monkeypatch.setattr(_Watch, "stuck", stuck)
+    handed_on = APGD(loss=loss)._climb(case, case.project(case.x + 1), 1.0, steps=8)
+    assert len(returns) == 8
+    assert torch.equal(handed_on, seen[int(np.argmin(scores))])
+
+
+@pytest.mark.parametrize(
+    "steps, checkpoints",
+    # 100 is the example of Croce and Hein (2020); of 30, whole numbers are rounded down.
+    [(100, [22, 41, 57, 70, 80, 87, 93, 99]), (30, [6, 11, 15, 18, 20, *range(21, 31)])],
+)
+def test_apgd_looks_at_its_steps_when_the_paper_does(steps, checkpoints):
+    watch = _Watch(steps, value=0.0)
+    assert [step for step in range(1, steps + 1) if watch.stuck(step, 0.0, 0.0)] == checkpoints
+
+
 def test_local_patch_changes_one_cube_only():
     target, volume = toys.target_of(toys.Sharpening()), toys.head()
     changed = np.argwhere(small("local-patch", edge=0.3)(target, volume, EPS).volume.voxels != volume.voxels)
     assert (changed.max(0) - changed.min(0)).max() < 0.3 * 20
+
+
+def test_mass_of_cubes_is_the_mean_of_each():
+    x = torch.rand(1, 1, 9, 7, 8, generator=torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(mass_of_cubes(x, 4), torch.nn.functional.avg_pool3d(x, 4, 1), rtol=1e-5)
 
 
 def test_low_frequency_attack_has_no_fine_detail():
@@ -226,9 +285,20 @@ def test_low_frequency_attack_has_no_fine_detail():
 
 def test_bias_field_changes_in_proportion_to_the_intensity():
     target, volume = toys.target_of(toys.Sharpening()), toys.head()
-    result = small("bias-field")(target, volume, EPS)
-    change = np.abs(result.volume.voxels - volume.voxels)
-    assert (change <= EPS * volume.voxels + 1e-3).all() and change.max() > 0.5 * EPS * 1000
+    for amplitude in (1, 3):
+        result = small("bias-field", amplitude=amplitude)(target, volume, EPS)
+        change = np.abs(result.volume.voxels - volume.voxels)
+        assert (change <= amplitude * EPS * volume.voxels + 1e-3).all() and change.max() > 0.5 * EPS * 1000
+
+
+def test_bias_field_uses_the_bound_in_grey_tissue_too():
+    target, volume = toys.target_of(toys.Sharpening()), toys.head()
+    grey = (volume.voxels > 400) & (volume.voxels < 600)
+    change = np.abs(small("bias-field")(target, volume, EPS).volume.voxels - volume.voxels)
+    assert change[grey].max() > 0.9 * EPS * 1000
+    assert dice_after(small("bias-field"), target, volume, EPS) < dice_after(
+        small("bias-field", amplitude=1.0), target, volume, EPS
+    )
 
 
 def test_spectral_attacks_leave_empty_blocks_empty():

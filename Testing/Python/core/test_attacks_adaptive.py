@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from MedShieldLib import detector, shifts, versions
 from MedShieldLib.attacks import ADAPTIVE, load_attack
-from MedShieldLib.attacks.adaptive.gate import Gate, loudest_silent
+from MedShieldLib.attacks.adaptive.gate import Gate, Look, loudest_silent
 from MedShieldLib.attacks.adaptive.selective import without
+from MedShieldLib.attacks.adaptive.silent import chance_of_silence
 from MedShieldLib.attacks.adaptive.views import disagreement, view
 from MedShieldLib.attacks.base import Case
+from MedShieldLib.attacks.losses import mean_dice
 from MedShieldLib.attacks.pgd import PGD
 from MedShieldLib.calibration import calibrate
 from MedShieldLib.errors import InputError
@@ -123,13 +126,34 @@ def test_unknown_version_is_passed_straight_through():
     assert (gradient == 1).all()
 
 
-def test_rebuilt_check_gives_the_shields_own_evidence(shield):
-    target, volume = shield.target, toys.head(16, dtype="int16")
+@pytest.fixture(scope="module")
+def tidy() -> Shield:
+    """A shield of a target that drops islands."""
+    target = toys.target_of(toys.Sharpening(), one_piece=True)
+    heads = [(f"head {seed}", islanded(seed)) for seed in range(20, 26)]
+    mild = (shifts.none, shifts.gamma, shifts.rician_noise, shifts.bias_field)
+    return Shield(target, calibrate(target, heads, FAMILY, augmentations=mild), alpha=0.1)
+
+
+def islanded(seed: int = 0, dtype: str = "float32"):
+    """A large piece of structure and a small one far from it."""
+    volume = toys.head(28, seed=seed, dtype=dtype)
+    voxels = np.where(np.indices(volume.voxels.shape)[0] < 17, 500 + 0.4 * (volume.voxels - 500), 0)
+    voxels[:, :, :2] = voxels[:, :2] = 0
+    voxels[23:26, 23:26, 23:26] = 500
+    return volume.with_voxels(voxels.astype(volume.voxels.dtype))
+
+
+@pytest.mark.parametrize("who", ["shield", "tidy"])
+def test_rebuilt_check_gives_the_shields_own_evidence(who, request):
+    shield = request.getfixturevalue(who)
+    target, volume = shield.target, islanded(dtype="int16") if who == "tidy" else toys.head(16, dtype="int16")
     case = Case.of(target, volume, EPS, torch.Generator().manual_seed(0))
     gate = Gate(case, shield, draws=1)
     x = case.project(case.x + EPS * case.uniform(case.x.shape))
     seen = observe(target, case.written(x), FAMILY, seed=5)
-    p = torch.softmax(target.logits(target.window(case.written(x))), 1)
+    p = torch.softmax(case.logits(x), 1)
+    np.testing.assert_allclose(p[0], seen.answer, atol=1e-5)
     ours = np.array([disagreement(p, q).numpy() for q in gate.observed(x, seed=5)])
     np.testing.assert_allclose(ours, seen.disagreements, atol=2e-3)
     scale = shield.calibration.normaliser
@@ -137,6 +161,17 @@ def test_rebuilt_check_gives_the_shields_own_evidence(shield):
     with torch.no_grad():
         rebuilt, _ = gate._heard(p, list(gate.observed(x, seed=5)), gate._opinion(p, x, seed=5))
     assert rebuilt == pytest.approx(score, rel=0.02)
+
+
+def test_attack_is_judged_by_the_answer_that_the_shield_gets(tidy):
+    case = Case.of(tidy.target, islanded(), EPS, torch.Generator().manual_seed(0))
+    clean = tidy.target.probabilities(islanded()).argmax(0)
+    np.testing.assert_array_equal(case.reference.labels[0], clean)
+    assert (tidy.target.logits(tidy.target.window(islanded())).argmax(1)[0].numpy() != clean).any()
+    x = case.project(case.x + EPS * case.uniform(case.x.shape))
+    answer = case.look(x).argmax(1)
+    np.testing.assert_array_equal(answer[0], tidy.target.probabilities(case.written(x)).argmax(0))
+    assert case.last_score == mean_dice(answer, case.reference.labels)
 
 
 def test_threshold_is_where_the_alarm_begins(shield):
@@ -282,6 +317,34 @@ def test_more_weight_on_stability_makes_a_quieter_attack(shield):
     assert loudness[2] < loudness[0]
 
 
+@pytest.mark.parametrize("ratio, factor", [(0.5, 1 / 1.5), (0.89, 1 / 1.5), (0.91, 1.5), (3.0, 1.5)])
+def test_weight_of_stability_follows_the_side_of_the_aim(shield, ratio, factor):
+    attack, memory = load_attack("adaptive-stability", shield=shield, first_weight=0.5), {}
+    harm, alarm = torch.randn(2, 1, 1, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    for n in (1, 2):
+        attack.direction(Look(harm, alarm, ratio, (ratio,)), memory)
+        assert memory["weight"] == pytest.approx(0.5 * factor**n)
+
+
+def test_chance_of_silence_is_that_of_a_normal_score():
+    assert chance_of_silence((1.0, 1.1, 0.9)) == pytest.approx(0.5)
+    spread = 0.2 * np.sqrt(4 / 3)  # of one more score, the mean being that of three
+    assert chance_of_silence((0.5, 0.7, 0.9)) == pytest.approx(stats.norm.cdf(0.3 / spread))
+    # Rounds that agree by chance still leave some luck; but hardly any far below the threshold.
+    assert chance_of_silence((1.01, 1.01)) > 0.4 and chance_of_silence((0.8, 0.8)) > 0.99
+    assert 0.6 < chance_of_silence((0.95,)) < 0.95
+
+
+def test_look_shows_every_round(shield):
+    case, _, x = attacked_case(shield)
+    gate = Gate(case, shield, draws=3 * len(FAMILY))
+    state = case.generator.get_state()
+    look = gate.look(x)
+    case.generator.set_state(state)
+    assert len(set(look.ratios)) == 3 and look.ratios == pytest.approx(gate.ratios(x))
+    assert look.score == pytest.approx(look.ratio * gate.threshold)
+
+
 def test_attack_through_the_reformer_breaks_the_vote_where_plain_pgd_does_not(shield):
     volume = toys.head(16)
     clean = shield.target.probabilities(volume).argmax(0)
@@ -302,6 +365,29 @@ def test_attack_through_the_reformer_breaks_the_vote_where_plain_pgd_does_not(sh
         shield.target, volume, EPS
     ).volume
     assert vote_dice(through) < vote_dice(plain) - 0.02
+
+
+def test_attack_through_the_reformer_draws_what_votes_and_no_fewer_than_asked_for(shield):
+    attack = load_attack("adaptive-reformed", shield=shield, steps=2, draws=4)
+    assert [versions.votes(version) for version in attack.family] == [
+        True
+    ] * 3  # the family's fourth is a probe
+    result = attack(shield.target, toys.head(12), EPS)
+    assert result.passes == attack.expected_passes == 3 * 6
+
+
+@pytest.mark.parametrize("name", ["adaptive-joint", "adaptive-reformed"])
+def test_restarts_begin_at_pgd_and_then_anywhere(name, shield):
+    volume = toys.head(12)
+    attack = load_attack(name, shield=shield, steps=2, draws=1, restarts=2, warm=True)
+    case = Case.of(shield.target, volume, EPS, torch.Generator().manual_seed(0))
+    warm, cold = attack.starts(case)
+    again = Case.of(shield.target, volume, EPS, torch.Generator().manual_seed(0))
+    assert torch.equal(warm, PGD().perturb(again)) and not torch.equal(warm, cold)
+    once = replace(attack, restarts=1, warm=False)(shield.target, volume, EPS)
+    result = attack(shield.target, volume, EPS)
+    assert result.passes > 1.5 * once.passes + PGD().expected_passes
+    assert result.passes <= attack.expected_passes and 0 < result.linf <= EPS
 
 
 def test_projection_leaves_nothing_along_the_other_gradient():

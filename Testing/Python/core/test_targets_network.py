@@ -8,6 +8,7 @@ import torch
 
 from MedShieldLib.errors import InputError
 from MedShieldLib.targets import DifferentiableTarget, brain_tissue, load_target
+from MedShieldLib.targets.base import answered_logits
 from MedShieldLib.targets.network import NetworkTarget, add_within
 from MedShieldLib.targets.window import Window
 from MedShieldLib.volume import Structure, Volume
@@ -103,6 +104,24 @@ def test_islands_go_and_the_border_of_the_largest_piece_stays() -> None:
     expected = plain.labelmap(plain.probabilities(volume), volume)
     assert plain.labelmap(plain.probabilities(with_island), with_island)[:6, :6, :6].any()
     assert np.array_equal(pieces.labelmap(pieces.probabilities(with_island), with_island), expected)
+
+
+@pytest.mark.parametrize("one_piece", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_softmax_of_the_postprocessed_logits_is_the_answer(one_piece: bool, scale: float) -> None:
+    volume = _head()
+    volume.voxels[1:4, 1:4, 1:4] = 150
+    target = _bright(2.0, one_piece=one_piece)
+    target.network.register_forward_hook(lambda module, x, answer: scale * answer)
+    x = target.window(volume).requires_grad_()
+    logits = answered_logits(target, x)
+    np.testing.assert_allclose(
+        torch.softmax(logits, 1)[0].detach(), target.probabilities(volume), rtol=0, atol=1e-6
+    )
+    (gradient,) = torch.autograd.grad(logits[:, 1].sum(), x)
+    island = x.detach()[..., :3, :3, :3] > 0.5
+    assert island.any() and bool((gradient[..., :3, :3, :3][island] == 0).all()) == one_piece
+    assert gradient[..., 10, 10, 10].all()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
