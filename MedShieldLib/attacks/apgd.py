@@ -27,6 +27,7 @@ class APGD(Attack):
     """
 
     name: ClassVar[str] = "apgd"
+    revision: ClassVar[int] = 2
     steps: int = 100
     loss: Loss = Loss.JENSEN_SHANNON
     radii: tuple[float, ...] = (2.0, 1.5, 1.0)

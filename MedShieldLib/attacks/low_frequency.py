@@ -45,6 +45,7 @@ class BiasField(Ascent):
     """
 
     name: ClassVar[str] = "bias-field"
+    revision: ClassVar[int] = 2
     points: int = 5
     amplitude: float = 3.0
 

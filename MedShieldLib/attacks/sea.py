@@ -22,6 +22,7 @@ class SEA(Attack):
     """
 
     name: ClassVar[str] = "sea"
+    revision: ClassVar[int] = 2
     steps: int = 100
     losses: tuple[Loss, ...] = (
         Loss.JENSEN_SHANNON,

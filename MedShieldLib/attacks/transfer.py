@@ -22,6 +22,7 @@ class Transfer(Attack):
     """
 
     name: ClassVar[str] = "transfer"
+    revision: ClassVar[int] = 2
     surrogate: DifferentiableTarget = field(repr=False, compare=False)
     attack: Attack = field(default_factory=PGD)
 

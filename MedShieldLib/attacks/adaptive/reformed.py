@@ -22,6 +22,7 @@ class Reformed(Knowing):
     """
 
     name: ClassVar[str] = "adaptive-reformed"
+    revision: ClassVar[int] = 2
 
     @property
     def expected_passes(self) -> int:

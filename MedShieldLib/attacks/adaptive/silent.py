@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ class Silent(Knowing):
     Expectation over the shield's randomness (Athalye et al. 2018): every step draws afresh. The answer is
     the iterate with the largest expected silent harm: Dice drop x chance that no alarm is raised.
     """
+
+    revision: ClassVar[int] = 2
 
     @property
     def expected_passes(self) -> int:

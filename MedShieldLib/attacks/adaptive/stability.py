@@ -20,7 +20,7 @@ class StabilityAdaptive(Silent):
 
     Attributes:
         first_weight: of stability against harm, in the first step.
-        rate: factor by which the weight changes in one step.
+        rate: factor by which the weight changes at most in one step.
         aim: share of the threshold to stay at; the rest is for the draws' luck.
     """
 
@@ -30,8 +30,7 @@ class StabilityAdaptive(Silent):
     aim: float = 0.9
 
     def direction(self, look: Look, memory: dict[str, float]) -> torch.Tensor:
-        # By the sign alone: a quiet attack is below its aim by a small share only, whatever it gives away.
-        factor = self.rate if look.ratio > self.aim else 1 / self.rate
-        weight = memory.get("weight", self.first_weight) * factor
+        excess = max(-1.0, min(1.0, look.ratio / self.aim - 1))
+        weight = memory.get("weight", self.first_weight) * self.rate**excess
         memory["weight"] = max(1e-3, min(20.0, weight))
         return unit(look.harm) - memory["weight"] * unit(look.alarm)
