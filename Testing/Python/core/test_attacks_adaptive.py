@@ -317,13 +317,13 @@ def test_more_weight_on_stability_makes_a_quieter_attack(shield):
     assert loudness[2] < loudness[0]
 
 
-@pytest.mark.parametrize("ratio, factor", [(0.5, 1 / 1.5), (0.89, 1 / 1.5), (0.91, 1.5), (3.0, 1.5)])
-def test_weight_of_stability_follows_the_side_of_the_aim(shield, ratio, factor):
+@pytest.mark.parametrize("ratio, share", [(0.45, -0.5), (0.9, 0), (1.35, 0.5), (3.0, 1)])
+def test_weight_of_stability_follows_the_distance_from_the_aim(shield, ratio, share):
     attack, memory = load_attack("adaptive-stability", shield=shield, first_weight=0.5), {}
     harm, alarm = torch.randn(2, 1, 1, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     for n in (1, 2):
         attack.direction(Look(harm, alarm, ratio, (ratio,)), memory)
-        assert memory["weight"] == pytest.approx(0.5 * factor**n)
+        assert memory["weight"] == pytest.approx(0.5 * 1.5 ** (n * share))
 
 
 def test_chance_of_silence_is_that_of_a_normal_score():
