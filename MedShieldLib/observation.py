@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from MedShieldLib import converter, detector, second_opinion, slabs
 from MedShieldLib.errors import Cancelled
@@ -136,7 +137,7 @@ class _Gathered:
         if drawn.restore is not None:
             other = drawn.restore(other)
         elif votes(version):
-            self.reformed += drawn.volume.voxels
+            _add(self.reformed, drawn.volume.voxels)
             self._in_place += 1
         vote = self.vote if votes(version) else None
         self._voters += vote is not None
@@ -145,9 +146,22 @@ class _Gathered:
 
     def finish(self) -> None:
         """Sums to means."""
-        self.vote /= max(1, self._voters)
-        self.unrest /= 2 * len(self.disagreements)
-        self.reformed /= max(1, self._in_place)
+        sums = (
+            (self.vote, self._voters),
+            (self.unrest, 2 * len(self.disagreements)),
+            (self.reformed, self._in_place),
+        )
+        for total, number in sums:
+            torch.from_numpy(total).div_(max(1, number))  # on all cores
+
+
+def _add(total: np.ndarray, voxels: np.ndarray) -> None:
+    """`voxels` of any type onto a sum of the same shape."""
+
+    def add(rows: slice) -> None:
+        total[rows] += voxels[rows]
+
+    slabs.each(total, add)
 
 
 def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray | None, unrest: np.ndarray) -> np.ndarray:

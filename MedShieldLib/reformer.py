@@ -94,25 +94,23 @@ def continued(vote: np.ndarray, answer: np.ndarray, share: float) -> np.ndarray:
     beyond the vote on a line from there (Richardson 1911 goes on like this from two step sizes to none).
 
     Args:
-        vote: (C, K', J', I') in [0, 1]; returned as it is when `share` is 0.
+        vote: float32 (C, K', J', I') in [0, 1]; changed in place, as it may be large.
         answer: of the same shape.
         share: in [0, 1]; see `detector.unexplained`.
 
     Returns:
-        float32 (C, K', J', I') in [0, 1].
+        `vote`, in [0, 1].
     """
-    if not share:
-        return vote
-    beyond = np.empty_like(vote)
 
     def move(rows: slice) -> None:
         step = vote[:, rows] - answer[:, rows]
         step *= np.float32(share)
         step += vote[:, rows]
-        np.clip(step, 0, 1, out=beyond[:, rows])
+        np.clip(step, 0, 1, out=vote[:, rows])
 
-    slabs.each(vote, move, axis=1)
-    return beyond
+    if share:
+        slabs.each(vote, move, axis=1)
+    return vote
 
 
 def _clean_disagreement(

@@ -90,14 +90,14 @@ def test_going_on_from_the_vote_undoes_what_the_versions_leave_of_an_attack(left
     truth = rng.uniform(0.3, 0.7, (3, 9, 8, 7)).astype(np.float32)
     harm = rng.uniform(-0.2, 0.2, truth.shape).astype(np.float32)
     vote, answer = truth + left * harm, truth + harm
-    mended = reformer.continued(vote, answer, left / (1 - left))
+    mended = reformer.continued(vote.copy(), answer, left / (1 - left))
     np.testing.assert_allclose(mended, truth, atol=1e-6)
-    assert np.abs(reformer.continued(vote, answer, 0.1) - truth).max() < np.abs(vote - truth).max()
+    assert np.abs(reformer.continued(vote.copy(), answer, 0.1) - truth).max() < np.abs(vote - truth).max()
 
 
 def test_going_on_stays_a_probability_and_not_going_on_is_the_vote() -> None:
     rng = np.random.default_rng(0)
     vote, answer = rng.uniform(0, 1, (2, 2, 9, 8, 7)).astype(np.float32)
+    np.testing.assert_array_equal(reformer.continued(vote.copy(), answer, 0.0), vote)
     beyond = reformer.continued(vote, answer, 0.9)
     assert beyond.min() == 0 and beyond.max() == 1 and beyond.dtype == np.float32
-    assert reformer.continued(vote, answer, 0.0) is vote
