@@ -258,7 +258,7 @@ def test_the_first_revision_leaves_the_keys_as_they_were(bench):
 
 
 def test_a_transferred_attack_is_found_by_its_surrogate(bench):
-    assert bench.preparation.version("transfer") == (calm_network().sha256,)
+    assert bench.preparation.version("transfer")[0] == calm_network().sha256
 
 
 def test_without_its_surrogate_a_transferred_attack_is_skipped_not_the_run(bench, monkeypatch):
@@ -266,7 +266,7 @@ def test_without_its_surrogate_a_transferred_attack_is_skipped_not_the_run(bench
         raise InputError("This model is not installed.")
 
     monkeypatch.setattr(preparation, "load_target", missing)
-    assert bench.preparation.version("transfer") == ("absent",)
+    assert bench.preparation.version("transfer")[0] == "absent"
 
 
 def test_baselines_get_p_values_from_calibration_heads_only(measured):
