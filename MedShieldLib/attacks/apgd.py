@@ -15,7 +15,7 @@ from MedShieldLib.attacks.losses import Loss
 class APGD(Attack):
     """Auto-PGD (Croce and Hein 2020), begun in a larger ball that shrinks to eps (Croce et al. 2024).
 
-    Steps follow the gradient of `loss`; `track` judges them, as in the authors' code. For a masked loss falls
+    Steps follow the gradient of `loss`; `track` judges them, as in the authors' code. A masked loss falls
     with every voxel that has turned: judged by itself, the least harmful iterate would look best.
 
     Attributes:
