@@ -40,23 +40,27 @@ def disagreement(answer: np.ndarray, other: np.ndarray) -> np.ndarray:
     Soft Dice with min() as the intersection, unlike the product form, is 1 only for equal probabilities; and
     as 2 min(p, q) = p + q - |p - q|, what it lacks is sum|p - q| / sum(p + q).
     """
-
-    def sums(rows: slice) -> np.ndarray:
-        p, q = answer[:, rows], other[:, rows]
-        return sums_of(np.abs(p - q), p, q)
-
-    return disagreement_of_sums(slabs.each(answer, sums, axis=1))
+    return relative(_apart(answer, other), cells(answer) + cells(other))
 
 
-def sums_of(distance: np.ndarray, p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """(2, S): sum|p - q| and sum(p + q) of some rows, from |p - q|, p and q, all (S + 1, k, J', I')."""
-    apart, *both = (x[1:].reshape(len(x) - 1, -1).sum(1) for x in (distance, p, q))
-    return np.stack([apart, both[0] + both[1]])
+def _apart(answer: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(S,): sum|p - q|."""
+    apart = slabs.each(answer, lambda rows: of_structures(np.abs(answer[1:, rows] - other[1:, rows])), axis=1)
+    return np.sum(apart, axis=0)
 
 
-def disagreement_of_sums(of_slabs: Sequence[np.ndarray]) -> np.ndarray:
-    """`disagreement` from the `sums_of` all slabs."""
-    apart, total = np.array(of_slabs, dtype=np.float64).sum(0)
+def cells(answer: np.ndarray) -> np.ndarray:
+    """(S,) float64: the soft volume of each structure of an answer (S + 1, K', J', I'), in cells."""
+    return np.sum(slabs.each(answer, lambda rows: of_structures(answer[1:, rows]), axis=1), axis=0)
+
+
+def of_structures(x: np.ndarray) -> np.ndarray:
+    """(S,) float64: sums over some rows (S, k, J', I')."""
+    return x.reshape(len(x), -1).sum(1).astype(np.float64)
+
+
+def relative(apart: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """`disagreement` from sum|p - q| and sum(p + q), both (S,)."""
     return np.where(total > _ABSENT_CELLS, apart / np.maximum(total, _ABSENT_CELLS), 0.0)
 
 
@@ -73,7 +77,12 @@ def pairs(versions: int) -> list[tuple[int, int]]:
 
 def dispersions(samples: Sequence[np.ndarray]) -> np.ndarray:
     """(P, S): disagreement of the answers to every two versions, from the `sample` of each; see `pairs`."""
-    found = [disagreement(samples[a], samples[b]) for a, b in pairs(len(samples))]
+    sizes = [cells(answer) for answer in samples]
+
+    def of_pair(a: int, b: int) -> np.ndarray:
+        return relative(_apart(samples[a], samples[b]), sizes[a] + sizes[b])
+
+    found = [of_pair(a, b) for a, b in pairs(len(samples))]
     return np.array(found).reshape(len(found), len(samples[0]) - 1)
 
 

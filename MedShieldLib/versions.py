@@ -297,7 +297,13 @@ def _shift(x: np.ndarray, steps: tuple[int, ...]) -> np.ndarray:
     out = np.empty(x.shape, x.dtype)
     source = tuple(slice(max(0, -n), size - max(0, n)) for n, size in zip(steps, x.shape, strict=True))
     place = tuple(slice(max(0, n), size - max(0, -n)) for n, size in zip(steps, x.shape, strict=True))
-    out[place] = x[source]
+    moved, kept, axis = out[place], x[source], x.ndim - 3
+
+    def copy(rows: slice) -> None:
+        index = (slice(None),) * axis + (rows,)
+        moved[index] = kept[index]
+
+    slabs.each(kept, copy, axis)
     for axis, n in enumerate(steps):
         line = np.moveaxis(out, axis, 0)
         if n > 0:
