@@ -23,6 +23,7 @@ _BEFORE = (88, 112, 88)  # cropped to this before the spatial transforms, which 
 # no brain (neck, face, empty corners).
 _NEAR, _FAR, _FAR_SHARE = 16, 60, 0.4
 _STRIPPED_SHARE = 0.35
+_UNFILTERED_SHARE = 0.6
 _BRAIN_MARGIN_VOXELS = (0, 1)
 
 
@@ -39,7 +40,9 @@ def sample(subject: Subject, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     scalars, labels = tio.ScalarImage(tensor=x, affine=_AFFINE), tio.LabelMap(tensor=y, affine=_AFFINE)
     pair: Any = _transform()(tio.Subject(image=scalars, labels=labels))
     x, y = _crop(pair["image"].data.float(), pair["labels"].data.long(), PATCH, offset)
-    return _to_window(_filtered(_scanned(x, rng), rng), rng), y
+    x = _scanned(x, rng)
+    # A network that has met smooth heads keeps its answer when the shield shows it smoothed versions.
+    return _to_window(filtered(x, rng) if rng.random() >= _UNFILTERED_SHARE else x, rng), y
 
 
 _AFFINE = np.diag([SPACING_MM, SPACING_MM, SPACING_MM, 1.0])
@@ -75,13 +78,8 @@ def _scanned(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return x
 
 
-def _filtered(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Two in five samples pass one of the converter's filters, at a random strength.
-
-    A network that has met smooth heads keeps its answer when the shield shows it smoothed versions.
-    """
-    if rng.random() < 0.6:
-        return x
+def filtered(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """(1, K, J, I) at 2 mm through one of the converter's filters, at a random strength."""
     volume = Volume(x[0].numpy(), (SPACING_MM,) * 3)
     kind = rng.integers(4)
     if kind == 0:

@@ -15,7 +15,7 @@ pytest.importorskip("nilearn")
 from MedShieldLib.errors import Cancelled, InputError  # noqa: E402
 from MedShieldLib.targets.brain_tissue import target_of  # noqa: E402
 from MedShieldLib.targets.network import NetworkTarget  # noqa: E402
-from MedShieldLib.training import augment  # noqa: E402
+from MedShieldLib.training import augment, consistency  # noqa: E402
 from MedShieldLib.training.augment import sample  # noqa: E402
 from MedShieldLib.training.calibrate import calibrate_shipped, with_opinion  # noqa: E402
 from MedShieldLib.training.data import (  # noqa: E402
@@ -31,7 +31,7 @@ from MedShieldLib.training.train import Phase, Recipe, train  # noqa: E402
 from MedShieldLib.training.validate import cross_validate, left_out, score, table  # noqa: E402
 
 SHORT = Recipe(
-    phases=(Phase(3, 1e-3, False), Phase(2, 1e-3, True), Phase(2, 1e-3, True)),
+    phases=(Phase(3, 1e-3, False), Phase(2, 1e-3, True), Phase(2, 1e-3, True, 1.0)),
     measured_patches=1,
     checkpoint_every=1,
 )
@@ -75,6 +75,32 @@ def test_norms_are_measured_once_and_stay(head: Subject, tmp_path: Path) -> None
     assert statistics
     for name in statistics:
         assert torch.equal(longer.state_dict()[name], shorter.state_dict()[name]), name
+
+
+def test_two_views_show_one_head_from_two_places(head: Subject) -> None:
+    seen = [consistency.views(head, seed) for seed in range(12)]
+    assert len({pair.shift for pair in seen}) > 6 and {pair.mirrored for pair in seen} == {True, False}
+    for pair in seen:
+        one_hot = torch.nn.functional.one_hot(pair.labels[:, 0], 4).movedim(-1, 1).float()
+        assert consistency.disagreement(one_hot, pair) == 0
+        one_hot[1] = one_hot[1].roll(1, 2)
+        assert consistency.disagreement(one_hot, pair) > 0.05
+
+
+def test_the_last_phase_makes_a_network_answer_both_views_alike(head: Subject, tmp_path: Path) -> None:
+    rough = Phase(6, 3e-3, False)
+    plain, even = (
+        train([head], tmp_path / str(weight), replace(SHORT, phases=(rough, Phase(12, 3e-3, True, weight))))
+        for weight in (1e-9, 30.0)
+    )
+    pairs = [consistency.views(head, 900 + n) for n in range(4)]
+
+    def apart(network: torch.nn.Module) -> float:
+        with torch.inference_mode():
+            found = [consistency.disagreement(network(p.images).softmax(1), p) for p in pairs]
+        return float(torch.stack(found).mean())
+
+    assert apart(even) < apart(plain)
 
 
 def _no_training(fraction: float, step: str) -> None:
