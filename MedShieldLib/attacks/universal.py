@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,7 @@ class Universal(Attack):
     """
 
     name: ClassVar[str] = "universal"
+    revision: ClassVar[int] = 2
     pattern: torch.Tensor = field(repr=False, compare=False)
 
     @classmethod
@@ -36,14 +38,27 @@ class Universal(Attack):
         volumes: Sequence[Volume],
         eps: float,
         *,
-        epochs: int = 20,
-        step_size: float = 0.25,
+        epochs: int = 40,
+        momentum: float = 0.75,
+        step_size: float = 1.0,
         loss: Loss = Loss.SOFT_DICE,
         seed: int = 0,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Universal:
-        """Climb the loss of one volume after the other, `epochs` times over all.
+        """Climb the loss of all volumes together, and keep the pattern under which their mean Dice is lowest.
+
+        Args:
+            target: the target to mislead.
+            volumes: to fit the pattern on.
+            eps: L-infinity bound in units of the target's window.
+            epochs: steps, each of one gradient of every volume.
+            momentum: share of the last direction that is kept.
+            step_size: first step, in eps; the steps fall to 0 along half a cosine.
+            loss: what to climb.
+            seed: of the pattern to begin with.
+            progress: called as progress(fraction, step).
+            cancelled: asked before every pass through the target.
 
         Raises:
             InputError: if the target finds nothing in one of the volumes.
@@ -53,14 +68,25 @@ class Universal(Attack):
         cases = [Case.of(target, volume, eps, generator, cancelled=cancelled) for volume in volumes]
         shape = [max(case.grid.shape[axis] for case in cases) for axis in range(3)]
         pattern = torch.rand((1, 1, *shape), generator=generator) * 2 - 1
+        velocity = torch.zeros_like(pattern)
+        best, lowest = pattern, math.inf
         for epoch in range(epochs):
-            size = step_size * (1 - epoch / epochs)
+            together, dice = torch.zeros_like(pattern), 0.0
             for number, case in enumerate(cases):
                 gradient, _ = case.gradient(pattern, Loss(loss), partial(_lay, case))
-                pattern = (pattern + size * gradient.sign()).clamp(-1, 1)
+                # No volume is to outweigh the others because its gradient is long.
+                together += gradient / gradient.abs().mean().clamp(min=1e-30)
+                dice += case.last_score
                 if progress is not None:
                     progress((epoch + (number + 1) / len(cases)) / epochs, "Fitting")
-        return cls(pattern)
+            if dice < lowest:
+                best, lowest = pattern, dice
+            velocity = momentum * velocity + together / len(cases)
+            size = step_size * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+            pattern = (pattern + size * velocity.sign()).clamp(-1, 1)
+        for case in cases:
+            case.look(_lay(case, pattern))
+        return cls(pattern if sum(case.last_score for case in cases) < lowest else best)
 
     @property
     def expected_passes(self) -> int:

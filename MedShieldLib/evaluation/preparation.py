@@ -124,7 +124,7 @@ class Preparation:
                 )
         setting = self.learning
         chosen = "".join(f"-{key}={value}" for key, value in sorted(parameters.items()))
-        path = setting.folder / f"universal-{eps * 255:g}{chosen}.safetensors"
+        path = setting.folder / f"universal-{Universal.revision}-{eps * 255:g}{chosen}.safetensors"
         if not path.exists():
             heads = [volume for _, volume in setting.clean[:_ENOUGH]]
             fitted = Universal.fit(

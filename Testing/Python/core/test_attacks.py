@@ -18,6 +18,7 @@ from MedShieldLib.attacks.goals import Goal, goal_labels
 from MedShieldLib.attacks.losses import Loss, Reference, cross_entropy, mean_dice
 from MedShieldLib.attacks.patch import mass_of_cubes
 from MedShieldLib.attacks.pgd import PGD
+from MedShieldLib.attacks.square import Square
 from MedShieldLib.attacks.transfer import Transfer
 from MedShieldLib.attacks.universal import Universal
 from MedShieldLib.errors import Cancelled, InputError
@@ -149,7 +150,9 @@ def test_larger_bound_never_helps_the_defence(name):
     assert all(later <= earlier + 0.01 for earlier, later in zip(scores, scores[1:], strict=False))
 
 
-@pytest.mark.parametrize("name", ["bim", "pgd", "segpgd", "cospgd", "apgd", "dag", "vafa", "sa2"])
+@pytest.mark.parametrize(
+    "name", ["bim", "pgd", "segpgd", "cospgd", "apgd", "sea", "dag", "asma", "vafa", "sa2", "low-frequency"]
+)
 def test_more_steps_never_help_the_defence(name):
     target, volume = toys.target_of(toys.Sharpening()), toys.head()
     scores = [dice_after(small(name, steps=steps), target, volume, EPS) for steps in (2, 8, 32)]
@@ -202,6 +205,35 @@ def test_universal_pattern_harms_a_volume_that_it_was_not_fitted_on():
     attack = Universal.fit(target, [toys.head(seed=7), toys.head(seed=8)], EPS)
     noise = replace(attack, pattern=torch.randn(attack.pattern.shape).sign())
     assert attack(target, volume, EPS).dice_drop > 2 * noise(target, volume, EPS).dice_drop
+
+
+def test_universal_pattern_is_the_best_met_and_not_the_last():
+    target, volumes = toys.target_of(toys.Striped()), [toys.head(seed=7), toys.head(seed=8)]
+    # Downhill, so that where the search ends is worse than where it began.
+    start = Universal.fit(target, volumes, EPS, epochs=1, step_size=0)
+    found = Universal.fit(target, volumes, EPS, epochs=6, step_size=-1)
+    before, after = (np.mean([dice_after(a, target, v, EPS) for v in volumes]) for a in (start, found))
+    assert after <= before
+
+
+def test_longer_fitting_of_a_universal_pattern_harms_more():
+    target, volumes = toys.target_of(toys.Striped()), [toys.head(seed=7), toys.head(seed=8)]
+    short, long = (Universal.fit(target, volumes, EPS, epochs=epochs) for epochs in (2, 30))
+    dice = [
+        np.mean([dice_after(attack, target, volume, EPS) for volume in volumes]) for attack in (short, long)
+    ]
+    assert dice[1] < dice[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "halvings"), [(0, 0), (1, 1), (10, 2), (11, 3), (25, 3), (26, 4), (50, 4), (450, 9)]
+)
+def test_cubes_of_square_shrink_when_the_paper_says(query, halvings):
+    """With a twentieth of its 10 000 queries, all is twenty times as early (Andriushchenko et al. 2020)."""
+    case = Case.of(toys.target_of(toys.Sharpening()), toys.head(24), EPS, torch.Generator().manual_seed(0))
+    changed = Square(queries=500)._with_cube(case, torch.zeros_like(case.x), query)
+    edge = round((0.3 / 2**halvings * changed.numel()) ** (1 / 3))
+    assert int((changed != 0).sum()) == edge**3
 
 
 def test_universal_pattern_is_laid_on_volumes_of_other_sizes():
