@@ -33,7 +33,7 @@ _RARE = 0.05
 # How far answers are from each other is measured on about so many cells, evenly spaced.
 _SAMPLED_CELLS = 2**22
 # So many tell how bright a structure is.
-_CONTRAST_CELLS = 2**18
+_BRIGHTNESS_CELLS = 2**18
 
 
 def disagreement(answer: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -117,28 +117,25 @@ def novelty_features(
     for structure, share in zip(target.structures[1:], sizes[1:] / (sizes.sum() + 10), strict=True):
         features[f"share {structure.name}"] = float(share)
     features["sureness"] = float(sure / max(all_inside, 1.0))
-    for structure, level in zip(target.structures[1:], _contrasts(volume, answer, target)[1:], strict=True):
-        features[f"contrast {structure.name}"] = float(level)
+    for structure, level in zip(target.structures[1:], _brightness(volume, answer, target)[1:], strict=True):
+        features[f"brightness {structure.name}"] = float(level)
     return features
 
 
-def _contrasts(volume: Volume, answer: np.ndarray, target: Target) -> np.ndarray:
-    """(S,): how bright structures are beside the first one, in standard deviations of all of them.
+def _brightness(volume: Volume, answer: np.ndarray, target: Target) -> np.ndarray:
+    """(S,): which structures are brighter than which, as a vector of length 1 about 0; 0 for a single one.
 
     A network that knows one contrast draws another one steadily, but seldom with the same brightness inside.
     """
     grid = target.grid(volume)
-    at = grid.evenly_spaced(_CONTRAST_CELLS)
+    at = grid.evenly_spaced(_BRIGHTNESS_CELLS)
     weights = np.stack([structure[np.ix_(*at)].ravel() for structure in answer[1:]]).astype(np.float64)
     voxels = grid.nearest_voxels(volume.voxels, at).astype(np.float64).ravel()
-    inside = weights.sum(0)
-    if inside.sum() < _ABSENT_CELLS:
-        return np.zeros(len(weights))
-    mean = np.average(voxels, weights=inside)
-    spread = np.sqrt(np.average((voxels - mean) ** 2, weights=inside)) + _SMALLEST_SCORE
-    sizes = weights.sum(1)
-    levels = np.where(sizes > _ABSENT_CELLS, (weights @ voxels) / np.maximum(sizes, _ABSENT_CELLS), mean)
-    return (levels - levels[0]) / spread
+    there = weights.sum(1) > _ABSENT_CELLS
+    levels = np.zeros(len(weights))
+    levels[there] = weights[there] @ voxels / weights[there].sum(1)
+    levels[there] -= levels[there].mean() if there.any() else 0
+    return levels / max(float(np.linalg.norm(levels)), _SMALLEST_SCORE)
 
 
 def _mean_of_known(values: np.ndarray) -> float:

@@ -290,6 +290,22 @@ def test_features_tell_of_blur_contrast_and_size(
     assert stretched[fast] != pytest.approx(plain[fast], abs=0.02)
 
 
+def test_brightness_tells_contrasts_apart_and_nothing_of_windows(
+    small_target: NetworkTarget, small_heads: list[tuple[str, Volume]]
+) -> None:
+    volume = small_heads[0][1]
+    answer = small_target.probabilities(volume)
+
+    def brightness(voxels: np.ndarray) -> np.ndarray:
+        return detector._brightness(volume.with_voxels(voxels), answer, small_target)
+
+    plain = brightness(volume.voxels)
+    assert np.linalg.norm(plain) == pytest.approx(1) and plain.sum() == pytest.approx(0, abs=1e-6)
+    np.testing.assert_allclose(brightness(volume.voxels.astype(np.float32) * 7 + 100), plain, atol=1e-5)
+    np.testing.assert_allclose(brightness(1000 - volume.voxels), -plain, atol=1e-5)
+    assert not detector._brightness(volume, np.zeros_like(answer), small_target).any()
+
+
 def test_features_of_a_volume_without_the_anatomy_are_finite(small_target: NetworkTarget) -> None:
     noise = Volume(np.random.default_rng(0).normal(0, 1, (24, 24, 24)).astype(np.float32), (2.0, 2.0, 2.0))
     spike = np.zeros((24, 24, 24), np.int16)

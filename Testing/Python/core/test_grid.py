@@ -170,3 +170,27 @@ def test_one_grid_maps_onto_another_of_the_same_volume(direction: np.ndarray) ->
         here, there = (grid.to_grid(position) for grid in (fine, coarse))
         torch.testing.assert_close(fine.onto(here, coarse)[inner], there[inner], atol=0.3, rtol=0)
         torch.testing.assert_close(coarse.onto(there, fine)[inner], here[inner], atol=1.5, rtol=0)
+
+
+@pytest.mark.parametrize("direction", AXIS_DIRECTIONS)
+def test_the_voxels_in_the_middle_of_cells_are_found_however_a_scan_lies(direction: np.ndarray) -> None:
+    voxels = np.random.default_rng(0).normal(size=SIZES[::-1]).astype(np.float32)
+    volume = _volume(direction, voxels)
+    same = WorkingGrid.native(volume, "LPS")
+    found = same.nearest_voxels(voxels, [np.arange(n) for n in same.shape])
+    np.testing.assert_array_equal(found, same.to_grid(voxels).numpy())
+    # A cell of three voxels along every axis has one in the middle, which a local mean sees as well.
+    thrice = voxels.repeat(3, 0).repeat(3, 1).repeat(3, 2)
+    coarse = WorkingGrid(same.axes, same.flips, thrice.shape, same.shape)
+    np.testing.assert_array_equal(coarse.nearest_voxels(thrice, [np.arange(n) for n in same.shape]), found)
+
+
+def test_evenly_spaced_cells_are_about_as_many_as_wanted() -> None:
+    grid = WorkingGrid((0, 1, 2), (), (40, 50, 60), (40, 50, 60))
+    assert [len(along) for along in grid.evenly_spaced(10**6)] == [40, 50, 60]
+    few = grid.evenly_spaced(1000)
+    assert 500 < np.prod([len(along) for along in few]) < 2000
+    assert all(along.min() >= 0 and along.max() < n for along, n in zip(few, grid.shape, strict=True))
+    assert [len(along) for along in WorkingGrid((0, 1, 2), (), (1, 50, 60), (1, 50, 60)).evenly_spaced(9)][
+        0
+    ] == 1
