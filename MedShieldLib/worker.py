@@ -142,9 +142,15 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--target", required=True, help="built-in name or JSON file")
         command.add_argument("--second-opinion", help="another target to ask as well")
         command.add_argument("--out", type=Path, required=True)
-        command.add_argument("--seed", type=int)
+        command.add_argument("--seed", type=_seed)
         command.add_argument("--force", action="store_true", help="replace what is there")
     return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no seed; give a whole number that is not negative")
+    return int(text)
 
 
 def _own_stdout() -> TextIO:

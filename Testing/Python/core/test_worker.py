@@ -119,6 +119,13 @@ def test_wrong_arguments_are_an_input_error(piece):
     assert "--out" in complaint(*speak("check", piece, "--target", "brain-tissue")[:2])
 
 
+@pytest.mark.parametrize("command", ["check", "calibrate"])
+def test_negative_seed_is_an_input_error(command, piece, tmp_path):
+    given = piece if command == "check" else piece.parent
+    code, events, _ = speak(command, given, "--target", "brain-tissue", "--out", tmp_path / "o", "--seed=-1")
+    assert code == 2 and "'-1' is no seed" in events[-1]["message"] and not (tmp_path / "o").exists()
+
+
 def test_present_results_are_kept_before_anything_is_computed(piece, tmp_path):
     (tmp_path / "result.json").write_text("precious")
     code, events, _ = speak("check", piece, "--target", "brain-tissue", "--out", tmp_path)
