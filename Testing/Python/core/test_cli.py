@@ -114,7 +114,8 @@ def test_attacked_head_is_suspected_and_repaired(attacked, checked, tmp_path):
     )
     overlap = {n: (dice(original == n, truth == n), dice(defended == n, truth == n)) for n in (1, 2, 3)}
     before, after = np.mean(list(overlap.values()), axis=0)
-    assert before < 0.85 and after > 0.87, overlap  # a template: hard to mislead, see the README
+    # A template, hard to mislead: see the README.
+    assert before < 0.87 and after > 0.9 and after > before + 0.05, overlap
 
 
 def test_calibration_that_can_never_alarm_is_the_headline(
