@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from scipy import fft
 
-from MedShieldLib import slabs
+from MedShieldLib import sampling, slabs
 from MedShieldLib.volume import Volume
 
 # Gain in [0, 1] of some rows of a spectrum, float32, shaped to broadcast over them.
@@ -185,7 +185,7 @@ def local_band_energy(spectrum: Spectrum, low: float, high: float, reach_mm: flo
 
 def intensity_range(voxels: np.ndarray, most: int = 2_000_000) -> tuple[float, float]:
     """The 0.5 and 99.5 % percentiles, from about `most` evenly spaced voxels (all of them cost seconds)."""
-    step = max(1, int(round((voxels.size / most) ** (1 / 3))))
+    step = sampling.step(voxels.size, most)
     low, high = np.percentile(voxels[::step, ::step, ::step], [0.5, 99.5])
     if high <= low:
         low, high = float(voxels.min()), float(voxels.max())

@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from MedShieldLib import converter, slabs
+from MedShieldLib import converter, sampling, slabs
 from MedShieldLib.result import Verdict
 from MedShieldLib.targets.base import Target
 from MedShieldLib.volume import Volume
@@ -68,7 +68,7 @@ def relative(apart: np.ndarray, total: np.ndarray) -> np.ndarray:
 
 def sample(answer: np.ndarray) -> np.ndarray:
     """Evenly spaced cells of an answer (C, K', J', I'), all of them where they are few; a copy."""
-    step = max(1, round((answer[0].size / _SAMPLED_CELLS) ** (1 / 3)))
+    step = sampling.step(answer[0].size, _SAMPLED_CELLS)
     return answer[:, ::step, ::step, ::step].copy()
 
 
@@ -111,8 +111,8 @@ def novelty_features(
     features["bright median"] = float(np.median(bright)) if bright.size else 0.0
     features["bright spread"] = float(np.subtract(*np.percentile(bright, [75, 25]))) if bright.size else 0.0
     cell_ml = volume.voxels.size * float(np.prod(volume.spacing)) / answer[0].size / 1000
-    cells, sure, all_inside = _sureness_sums(answer)
-    sizes = cells * cell_ml
+    in_cells, sure, all_inside = _sureness_sums(answer)
+    sizes = in_cells * cell_ml
     features["log ml of all"] = float(np.log(sizes.sum() + 10))
     for structure, share in zip(target.structures[1:], sizes[1:] / (sizes.sum() + 10), strict=True):
         features[f"share {structure.name}"] = float(share)
@@ -127,10 +127,10 @@ def _brightness(volume: Volume, answer: np.ndarray, target: Target) -> np.ndarra
 
     A network that knows one contrast draws another one steadily, but seldom with the same brightness inside.
     """
-    grid = target.grid(volume)
-    at = grid.evenly_spaced(_BRIGHTNESS_CELLS)
+    step = sampling.step(answer[0].size, _BRIGHTNESS_CELLS)
+    at = [np.arange(min(step // 2, size - 1), size, step) for size in answer.shape[1:]]
     weights = np.stack([structure[np.ix_(*at)].ravel() for structure in answer[1:]]).astype(np.float64)
-    voxels = grid.nearest_voxels(volume.voxels, at).astype(np.float64).ravel()
+    voxels = target.grid(volume).nearest_voxels(volume.voxels, at).astype(np.float64).ravel()
     there = weights.sum(1) > _ABSENT_CELLS
     levels = np.zeros(len(weights))
     levels[there] = weights[there] @ voxels / weights[there].sum(1)

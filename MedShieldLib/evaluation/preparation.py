@@ -30,7 +30,7 @@ from MedShieldLib.targets import DifferentiableTarget, Target, load_target
 # A universal perturbation is fitted on so many heads.
 _ENOUGH = 4
 # What may be chosen about that.
-_FITTING = ("epochs", "step_size")
+_FITTING = ("epochs", "momentum", "step_size")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ every step is linear and differentiable. Intensities belong to `window.py`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -101,14 +100,6 @@ class WorkingGrid:
         """
         ordered = x.flip(self.flips).permute(self._grid_axes)
         return _resample(ordered.permute(other.axes).flip(other.flips), other.shape, _area_or_linear)
-
-    def evenly_spaced(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Indices along (k', j', i') of about `most` cells, or of all where there are fewer."""
-        step = max(1, round((math.prod(self.shape) / most) ** (1 / 3)))
-        k, j, i = (
-            np.arange(step // 2, size, step) if size > step // 2 else np.zeros(1, int) for size in self.shape
-        )
-        return k, j, i
 
     def nearest_voxels(self, voxels: np.ndarray, cells: Sequence[np.ndarray]) -> np.ndarray:
         """The voxels of a volume (K, J, I) in the middle of cells given by indices along (k', j', i')."""

@@ -114,7 +114,7 @@ def test_attacked_head_is_suspected_and_repaired(attacked, checked, tmp_path):
     )
     overlap = {n: (dice(original == n, truth == n), dice(defended == n, truth == n)) for n in (1, 2, 3)}
     before, after = np.mean(list(overlap.values()), axis=0)
-    # A template, hard to mislead: see the README.
+    # A template, the average of many heads, is hard to mislead.
     assert before < 0.87 and after > 0.9 and after > before + 0.05, overlap
 
 

@@ -214,3 +214,15 @@ def test_intensity_range_of_a_few_bright_voxels_is_not_empty() -> None:
     voxels = np.zeros((32, 32, 32), np.int16)
     voxels[3, 4, 5] = 900
     assert converter.intensity_range(voxels) == (0.0, 900.0)
+
+
+@pytest.mark.parametrize(
+    "edges", [np.linspace(0, 0.5, 41), np.linspace(0.1, 0.3, 4), np.array([0, 0.1, 0.4])]
+)
+def test_shells_are_those_of_digitize_wherever_rounding_does_not_decide(edges: np.ndarray) -> None:
+    radius = np.random.default_rng(0).uniform(0, 0.87, 20_000).astype(np.float32)
+    clear = np.abs(radius[:, None] - edges).min(1) > 1e-4
+    found = converter._shells(radius, edges)
+    np.testing.assert_array_equal(found[clear], np.digitize(radius, edges)[clear])
+    on_edges = converter._shells(edges.astype(np.float32), edges)
+    np.testing.assert_array_equal(on_edges, np.arange(1, len(edges) + 1))
