@@ -6,7 +6,7 @@ draws nothing at random: what a filter does is all in its arguments. float32, FF
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -160,9 +160,9 @@ def wavelet_shrinkage(
             Donoho 1995); different shifts give different, equally valid versions.
     """
     levels = max(1, min(levels, pywt.dwtn_max_level(voxels.shape, wavelet)))
-    shifted = np.roll(voxels, shift, axis=(0, 1, 2))
-    smooth = _shrunk(shifted, np.float32(threshold), levels, pywt.Wavelet(wavelet))
-    return np.roll(smooth, tuple(-s for s in shift), axis=(0, 1, 2))
+    k, j, i = shift
+    smooth = _shrunk(_rolled(voxels, (k, j, i)), np.float32(threshold), levels, pywt.Wavelet(wavelet))
+    return _rolled(smooth, (-k, -j, -i))
 
 
 def local_band_energy(spectrum: Spectrum, low: float, high: float, reach_mm: float) -> np.ndarray:
@@ -192,19 +192,30 @@ def intensity_range(voxels: np.ndarray, most: int = 2_000_000) -> tuple[float, f
     return float(low), float(high)
 
 
+def _rolled(x: np.ndarray, shift: tuple[int, int, int]) -> np.ndarray:
+    """np.roll along all axes, float32, on all cores."""
+    out, every = np.empty(x.shape, np.float32), np.arange(len(x))
+
+    def roll(rows: slice) -> None:
+        out[rows] = np.roll(x[(every[rows] - shift[0]) % len(x)], shift[1:], axis=(1, 2))
+
+    slabs.each(out, roll)
+    return out
+
+
 def _shrunk(x: np.ndarray, threshold: np.float32, levels: int, wavelet: pywt.Wavelet) -> np.ndarray:
     """One level of the wavelet transform, its details shrunk, the rest shrunk on the levels below, and back.
 
     What pywt.wavedecn and pywt.waverecn do, but each detail is back in place before the next one is made.
     """
+    quarter = (len(x), -(-x.shape[2] // 2), -(-x.shape[1] // 2))  # axes k, i, j
+    planes = [np.empty(quarter, np.float32) for _ in range(4)]
 
-    def split(rows: slice) -> list[np.ndarray]:
-        halves = _split(np.asarray(x[rows], np.float32), 2, wavelet)
-        return [quarter for half in halves for quarter in _split(half, 1, wavelet)]
+    def split(rows: slice) -> None:
+        for plane, part in zip(planes, _quarters(np.asarray(x[rows], np.float32), wavelet), strict=True):
+            plane[rows] = part
 
-    parts = slabs.each(x, split)
-    planes = [np.concatenate(quarters) for quarters in zip(*parts, strict=True)]  # (K, I / 2, J / 2)
-    del parts
+    slabs.each(x, split)
     coarse, *details = planes
     _shrink_coarse(coarse, threshold, levels, wavelet)
     for plane in details:
@@ -213,6 +224,9 @@ def _shrunk(x: np.ndarray, threshold: np.float32, levels: int, wavelet: pywt.Wav
 
     def join(rows: slice) -> None:
         a, b, c, d = (plane[rows] for plane in planes)
+        if slabs.is_flat(a) and not any(details.any() for details in (b, c, d)):
+            out[rows] = a[0, 0, 0] / 2
+            return
         low, high = _join(a, b, 1, wavelet, x.shape[1]), _join(c, d, 1, wavelet, x.shape[1])
         out[rows] = _join(low, high, 2, wavelet, x.shape[2])
 
@@ -220,10 +234,19 @@ def _shrunk(x: np.ndarray, threshold: np.float32, levels: int, wavelet: pywt.Wav
     return out
 
 
+def _quarters(x: np.ndarray, wavelet: pywt.Wavelet) -> Sequence[np.ndarray]:
+    """The four parts of a transform along i and j; padding has no details, and needs no filter to know it."""
+    if slabs.is_flat(x):
+        return 2 * x[0, 0, 0], *np.zeros(3, np.float32)
+    return [quarter for half in _split(x, 2, wavelet) for quarter in _split(half, 1, wavelet)]
+
+
 def _shrink_along_k(plane: np.ndarray, threshold: np.float32, wavelet: pywt.Wavelet) -> None:
     """Shrink, in place, coefficients that are details along j or i already: both halves along k are."""
 
     def shrink(columns: slice) -> None:
+        if not plane[:, columns].any():
+            return
         low, high = _split(plane[:, columns], 0, wavelet)
         plane[:, columns] = _join(_soft(low, threshold), _soft(high, threshold), 0, wavelet, len(plane))
 
@@ -232,13 +255,13 @@ def _shrink_along_k(plane: np.ndarray, threshold: np.float32, wavelet: pywt.Wave
 
 def _shrink_coarse(plane: np.ndarray, threshold: np.float32, levels: int, wavelet: pywt.Wavelet) -> None:
     """Shrink, in place, what is coarse along j and i: its detail along k here, the rest on lower levels."""
+    half = (plane.shape[1], plane.shape[2], -(-len(plane) // 2))  # k runs along the last axis
+    low, high = np.empty(half, np.float32), np.empty(half, np.float32)
 
-    def split(columns: slice) -> list[np.ndarray]:
-        return _split(plane[:, columns], 0, wavelet)
+    def split(columns: slice) -> None:
+        low[columns], high[columns] = _split(plane[:, columns], 0, wavelet)
 
-    halves = slabs.each(plane, split, axis=1)
-    low, high = (np.concatenate([half[n] for half in halves]) for n in (0, 1))
-    del halves
+    slabs.each(plane, split, axis=1)
     if levels > 1:
         low[:] = np.moveaxis(_shrunk(np.moveaxis(low, -1, 0), threshold, levels - 1, wavelet), 0, -1)
 

@@ -15,10 +15,10 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from MedShieldLib import converter, sampling, slabs
+from MedShieldLib import sampling, slabs
 from MedShieldLib.result import Verdict
 from MedShieldLib.targets.base import Target
-from MedShieldLib.volume import Volume
+from MedShieldLib.versions import Source
 
 # Shells of the radial profile (cycles/mm), the same for all volumes so that they can be compared.
 PROFILE_EDGES = np.linspace(0.0, 0.5, 41)
@@ -69,7 +69,14 @@ def relative(apart: np.ndarray, total: np.ndarray) -> np.ndarray:
 def sample(answer: np.ndarray) -> np.ndarray:
     """Evenly spaced cells of an answer (C, K', J', I'), all of them where they are few; a copy."""
     step = sampling.step(answer[0].size, _SAMPLED_CELLS)
-    return answer[:, ::step, ::step, ::step].copy()
+    chosen = answer[:, ::step, ::step, ::step]
+    copy = np.empty(chosen.shape, chosen.dtype)
+
+    def take(rows: slice) -> None:
+        copy[:, rows] = chosen[:, rows]
+
+    slabs.each(copy, take, axis=1)
+    return copy
 
 
 def pairs(versions: int) -> list[tuple[int, int]]:
@@ -89,7 +96,7 @@ def dispersions(samples: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def novelty_features(
-    profile: np.ndarray, volume: Volume, answer: np.ndarray, target: Target
+    profile: np.ndarray, source: Source, answer: np.ndarray, target: Target
 ) -> dict[str, float]:
     """Numbers that tell protocols and contrasts apart: spectrum, histogram, and what the target sees.
 
@@ -97,7 +104,7 @@ def novelty_features(
 
     Args:
         profile: log10 power per shell of `PROFILE_EDGES`.
-        volume: the scan.
+        source: the scan.
         answer: (S + 1, K', J', I') of the target.
         target: for the names of its structures.
     """
@@ -105,24 +112,25 @@ def novelty_features(
     features = {}
     for first, end, power in zip(_BANDS[1:], _BANDS[2:], powers[1:], strict=False):
         features[f"power {PROFILE_EDGES[first]:.3f}-{PROFILE_EDGES[end]:.3f}/mm"] = power - powers[0]
-    low, high = converter.intensity_range(volume.voxels)
-    sample = (volume.voxels[::2, ::2, ::2].astype(np.float32) - low) / (high - low)
-    bright = sample[sample > 0.1]
-    features["bright median"] = float(np.median(bright)) if bright.size else 0.0
-    features["bright spread"] = float(np.subtract(*np.percentile(bright, [75, 25]))) if bright.size else 0.0
-    cell_ml = volume.voxels.size * float(np.prod(volume.spacing)) / answer[0].size / 1000
-    in_cells, sure, all_inside = _sureness_sums(answer)
+    volume, (low, _) = source.volume, source.range
+    shares = (volume.voxels[::2, ::2, ::2].astype(np.float32) - low) / source.width
+    bright = shares[shares > 0.1]
+    quarter, half, most = np.percentile(bright, [25, 50, 75]) if bright.size else (0.0, 0.0, 0.0)
+    features["bright median"], features["bright spread"] = float(half), float(most - quarter)
+    chosen = sample(answer)
+    cell_ml = volume.voxels.size * float(np.prod(volume.spacing)) / chosen[0].size / 1000
+    in_cells, sure, all_inside = _sureness_sums(chosen)
     sizes = in_cells * cell_ml
     features["log ml of all"] = float(np.log(sizes.sum() + 10))
     for structure, share in zip(target.structures[1:], sizes[1:] / (sizes.sum() + 10), strict=True):
         features[f"share {structure.name}"] = float(share)
     features["sureness"] = float(sure / max(all_inside, 1.0))
-    for structure, level in zip(target.structures[1:], _brightness(volume, answer, target)[1:], strict=True):
+    for structure, level in zip(target.structures[1:], _brightness(source, answer)[1:], strict=True):
         features[f"brightness {structure.name}"] = float(level)
     return features
 
 
-def _brightness(volume: Volume, answer: np.ndarray, target: Target) -> np.ndarray:
+def _brightness(source: Source, answer: np.ndarray) -> np.ndarray:
     """(S,): which structures are brighter than which, as a vector of length 1 about 0; 0 for a single one.
 
     A network that knows one contrast draws another one steadily, but seldom with the same brightness inside.
@@ -130,7 +138,7 @@ def _brightness(volume: Volume, answer: np.ndarray, target: Target) -> np.ndarra
     step = sampling.step(answer[0].size, _BRIGHTNESS_CELLS)
     at = [np.arange(min(step // 2, size - 1), size, step) for size in answer.shape[1:]]
     weights = np.stack([structure[np.ix_(*at)].ravel() for structure in answer[1:]]).astype(np.float64)
-    voxels = target.grid(volume).nearest_voxels(volume.voxels, at).astype(np.float64).ravel()
+    voxels = source.grid.nearest_voxels(source.volume.voxels, at).astype(np.float64).ravel()
     there = weights.sum(1) > _ABSENT_CELLS
     levels = np.zeros(len(weights))
     levels[there] = weights[there] @ voxels / weights[there].sum(1)

@@ -13,8 +13,8 @@ import sys
 # The names and numbers of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # Larger arrays are still given back at once: those of large volumes would hold too much.
-_LARGEST_KEPT = 2**27
-_KEPT_IN_ALL = 2**29
+_LARGEST_KEPT = 2**28
+_KEPT_IN_ALL = 2**30
 
 
 def keep_for_reuse() -> bool:

@@ -105,7 +105,7 @@ def observe(
         source.cap(gathered.reformed)
         dispersions = detector.dispersions(gathered.samples)
         profile = converter.radial_profile(source.spectrum, detector.PROFILE_EDGES)
-        features = detector.novelty_features(profile, volume, answer, target)
+        features = detector.novelty_features(profile, source, answer, target)
     return Observation(
         source,
         answer,

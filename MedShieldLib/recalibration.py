@@ -13,6 +13,7 @@ from MedShieldLib.detector import PROFILE_EDGES, novelty_features
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.observation import IsCancelled, Progress
 from MedShieldLib.targets.base import Target, answer_of
+from MedShieldLib.versions import Source
 from MedShieldLib.volume import Volume
 
 # Features of one volume and one answer, measured twice, differ by less; those of another answer by more.
@@ -60,8 +61,9 @@ def with_second_opinion(
 
 def _require_same(calibration: Calibration, n: int, row: Row, answer: np.ndarray) -> None:
     """Refuse a volume or an answer other than that which row `n` was made of."""
-    profile = converter.radial_profile(converter.Spectrum.of(row.volume), PROFILE_EDGES)
-    found = novelty_features(profile, row.volume, answer, row.target)
+    source = Source(row.volume, row.target.grid(row.volume), row.target.finest_mm)
+    profile = converter.radial_profile(source.spectrum, PROFILE_EDGES)
+    found = novelty_features(profile, source, answer, row.target)
     features = [found.get(name, np.nan) for name in calibration.feature_names]
     if not np.allclose(features, calibration.features[n], rtol=0, atol=_SAME_FEATURE):
         raise InputError(

@@ -23,6 +23,11 @@ def workers() -> int:
     return torch.get_num_threads()
 
 
+def is_flat(x: np.ndarray) -> bool:
+    """Whether all of (K, J, I) is one value, as in padding. Two corners tell quickly that noise is not."""
+    return bool(x[0, 0, 0] == x[-1, -1, -1] and (x == x[0, 0, 0]).all())
+
+
 def each(array: np.ndarray, work: Callable[[slice], Answer], axis: int = 0, least: int = 1) -> list[Answer]:
     """`work(rows)` for all slabs of an array, in threads; the answers in order.
 

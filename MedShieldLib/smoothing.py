@@ -81,14 +81,9 @@ def _by_tiles(voxels: np.ndarray, reach: int, smooth: Callable[[np.ndarray], np.
         for first in range(0, voxels.shape[1], width):
             before = max(0, first - reach)
             seen = voxels[above : rows.stop + reach, before : first + width + reach]
-            smoothed = seen if _is_flat(seen) else smooth(np.array(seen, np.float32))
+            smoothed = seen if slabs.is_flat(seen) else smooth(np.array(seen, np.float32))
             k, j = slice(rows.start - above, rows.stop - above), slice(first - before, first - before + width)
             out[rows, first : first + width] = smoothed[k, j]
 
     slabs.each(out, work, least=depth)
     return out
-
-
-def _is_flat(x: np.ndarray) -> bool:
-    """Whether all is one value, as in padding. Two corners tell quickly that a scan with noise is not."""
-    return bool(x[0, 0, 0] == x[-1, -1, -1] and (x == x[0, 0, 0]).all())

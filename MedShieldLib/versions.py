@@ -48,9 +48,14 @@ class Source:
         return converter.Spectrum.of(self.volume)
 
     @cached_property
+    def range(self) -> tuple[float, float]:
+        """The 0.5 and 99.5 % percentiles of the volume."""
+        return converter.intensity_range(self.volume.voxels)
+
+    @property
     def width(self) -> float:
-        """The intensity range (0.5 to 99.5 %), the unit of all strengths."""
-        low, high = converter.intensity_range(self.volume.voxels)
+        """The intensity range, the unit of all strengths."""
+        low, high = self.range
         return high - low
 
     def cap(self, reformed: np.ndarray) -> None:

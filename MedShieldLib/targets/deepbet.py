@@ -73,8 +73,8 @@ class CoarseDeepbet:
 
     def labelmap(self, probabilities: np.ndarray, volume: Volume) -> np.ndarray:
         """uint8 (K, J, I): above 1/2, the largest connected component, its cavities filled."""
-        brain = torch.from_numpy(np.ascontiguousarray(probabilities[1]))
-        return _without_islands(_from_points(brain, volume).numpy() > 0.5).astype(np.uint8)
+        brain = torch.from_numpy((probabilities[1] > 0.5).astype(np.uint8))
+        return _without_islands(_from_points(brain, volume).numpy() > 0).astype(np.uint8)
 
     def unwindow(self, x: torch.Tensor, volume: Volume) -> Volume:
         """`volume` plus the change from its window to `x`; see `DifferentiableTarget.unwindow`.
@@ -237,9 +237,10 @@ def _largest_component(mask: np.ndarray) -> np.ndarray:
     """The largest 26-connected component; an empty mask stays empty."""
     import cc3d
 
-    components = cc3d.connected_components(mask)
-    sizes = np.bincount(components[components != 0])
-    return components == sizes.argmax() if len(sizes) else mask
+    components, number = cc3d.connected_components(mask, return_N=True)
+    if number < 2:
+        return mask
+    return components == np.bincount(components[mask]).argmax()
 
 
 def _without_islands(mask: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from MedShieldLib.detector import (
 )
 from MedShieldLib.result import Verdict
 from MedShieldLib.targets.network import NetworkTarget
+from MedShieldLib.versions import Source
 from MedShieldLib.volume import Volume
 
 SHAPE = (16, 18, 20)
@@ -261,9 +262,13 @@ def test_an_attack_outweighs_novelty(p_attack: float, p_novelty: float, expected
     assert verdict(p_attack, p_novelty, 0.05) is expected
 
 
+def _source(volume: Volume, target: NetworkTarget) -> Source:
+    return Source(volume, target.grid(volume), target.finest_mm)
+
+
 def features_of(target: NetworkTarget, volume: Volume) -> dict[str, float]:
     profile = radial_profile(Spectrum.of(volume), detector.PROFILE_EDGES)
-    return novelty_features(profile, volume, target.probabilities(volume), target)
+    return novelty_features(profile, _source(volume, target), target.probabilities(volume), target)
 
 
 def test_features_do_not_depend_on_the_units_of_intensity(
@@ -297,13 +302,13 @@ def test_brightness_tells_contrasts_apart_and_nothing_of_windows(
     answer = small_target.probabilities(volume)
 
     def brightness(voxels: np.ndarray) -> np.ndarray:
-        return detector._brightness(volume.with_voxels(voxels), answer, small_target)
+        return detector._brightness(_source(volume.with_voxels(voxels), small_target), answer)
 
     plain = brightness(volume.voxels)
     assert np.linalg.norm(plain) == pytest.approx(1) and plain.sum() == pytest.approx(0, abs=1e-6)
     np.testing.assert_allclose(brightness(volume.voxels.astype(np.float32) * 7 + 100), plain, atol=1e-5)
     np.testing.assert_allclose(brightness(1000 - volume.voxels), -plain, atol=1e-5)
-    assert not detector._brightness(volume, np.zeros_like(answer), small_target).any()
+    assert not detector._brightness(_source(volume, small_target), np.zeros_like(answer)).any()
 
 
 def test_features_of_a_volume_without_the_anatomy_are_finite(small_target: NetworkTarget) -> None:
