@@ -22,8 +22,6 @@ from MedShieldLib.targets import Target, load_target
 from MedShieldLib.volume import Volume
 
 SIZE = 256
-# The middle one counts, so that what disturbs one does not.
-_CHECKS = 5
 # Names of `CheckResult.timings_s` that are our own.
 _PARTS = {
     "versions": "drawing versions",
@@ -90,6 +88,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("volume", type=Path, nargs="?", help="MNI152 padded to 256^3 when none is given")
     parser.add_argument("--target", default="deepbet")
+    parser.add_argument("--checks", type=int, default=5, help="the middle one counts (default: 5)")
     arguments = parser.parse_args()
     heap.keep_for_reuse()  # as a check does
     try:
@@ -101,8 +100,8 @@ def main() -> int:
             f"Target {arguments.target}, {size} voxels, {workers()} threads, peak memory {peak_gb():.1f} GB"
         )
         for shield in (alarmed, clean):
-            checks = [shield.check_and_segment(volume) for _ in range(_CHECKS)]
-            middle = sorted(checks, key=lambda check: check.timings_s["total"])[_CHECKS // 2]
+            checks = [shield.check_and_segment(volume) for _ in range(arguments.checks)]
+            middle = sorted(checks, key=lambda check: check.timings_s["total"])[arguments.checks // 2]
             print(f"\nVerdict {middle.verdict.value}\n{table(middle)}", flush=True)
     except InputError as error:
         print(error, file=sys.stderr)
