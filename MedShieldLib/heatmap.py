@@ -12,6 +12,8 @@ from MedShieldLib.volume import Volume
 # Attacks live in the upper part of what the target can see; anatomy has most of its power below.
 _BAND = (0.4, 1.0)
 _REACH_MM = 4.0
+# Finer ones nobody sees, and a file of them is many times as large.
+_STEPS = 256
 
 
 def combined(source: Source, unrest: np.ndarray) -> Volume:
@@ -26,7 +28,8 @@ def combined(source: Source, unrest: np.ndarray) -> Volume:
     """
     heat = torch.from_numpy(instability(source, unrest).voxels)
     energy = torch.from_numpy(band_energy(source, *_BAND).voxels)
-    return source.volume.with_voxels(heat.mul_(energy.add_(1).div_(2)).numpy())
+    steps = heat.mul_(energy.add_(1).mul_(_STEPS / 2)).round_()
+    return source.volume.with_voxels(steps.div_(_STEPS).numpy())
 
 
 def instability(source: Source, unrest: np.ndarray) -> Volume:
