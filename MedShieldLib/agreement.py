@@ -104,7 +104,7 @@ def _surface(mask: np.ndarray) -> np.ndarray:
 
 
 def _points(mask: np.ndarray) -> np.ndarray:
-    """np.argwhere, in a third of its time."""
+    """np.argwhere, in a fraction of its time."""
     return np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), axis=1)
 
 

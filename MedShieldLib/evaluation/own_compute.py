@@ -90,6 +90,8 @@ def main() -> int:
     parser.add_argument("--target", default="deepbet")
     parser.add_argument("--checks", type=int, default=5, help="the middle one counts (default: 5)")
     arguments = parser.parse_args()
+    if arguments.checks < 1:
+        parser.error(f"--checks is {arguments.checks}; give 1 or more")
     heap.keep_for_reuse()  # as a check does
     try:
         volume = Volume.read(arguments.volume) if arguments.volume else padded_mni152()

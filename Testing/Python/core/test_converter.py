@@ -128,6 +128,24 @@ def test_shrinkage_is_that_of_the_multilevel_transform_of_pywavelets(
     np.testing.assert_allclose(converter.wavelet_shrinkage(voxels, 0.7, 3, family), expected[box], atol=2e-5)
 
 
+@pytest.mark.parametrize("family", ["haar", "db2", "sym4", "bior2.2"])
+def test_shrinkage_is_the_same_whether_padding_is_filtered_or_not(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voxels = np.full((96, 40, 48), 7.0, np.float32)
+    voxels[40:60, 10:30, 8:40] += np.random.default_rng(3).normal(0, 1, (20, 20, 32)).astype(np.float32)
+    monkeypatch.setattr(slabs, "_VOXELS", 5000)
+    skipped: list[bool] = []
+    is_flat = slabs.is_flat
+    monkeypatch.setattr(slabs, "is_flat", lambda x: skipped.append(is_flat(x)) or skipped[-1])
+    quick = converter.wavelet_shrinkage(voxels, 0.7, 3, family, (1, 2, 5))
+    assert any(skipped) and not all(skipped)
+    monkeypatch.setattr(slabs, "is_flat", lambda x: False)
+    np.testing.assert_allclose(
+        quick, converter.wavelet_shrinkage(voxels, 0.7, 3, family, (1, 2, 5)), atol=2e-5
+    )
+
+
 def test_a_huge_threshold_leaves_the_means_of_haar_blocks_on_the_shifted_grid() -> None:
     voxels = np.random.default_rng(2).normal(0, 1, (32, 24, 16)).astype(np.float32)
     shift = (1, 2, 5)

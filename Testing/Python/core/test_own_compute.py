@@ -26,6 +26,15 @@ def test_one_shield_raises_an_alarm_and_the_other_none_and_the_parts_add_up(
         assert whole == pytest.approx(check.timings_s["total"], abs=0.01)
 
 
+def test_no_checks_at_all_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["own_compute", "--checks", "0"])
+    with pytest.raises(SystemExit, match="2"):
+        own_compute.main()
+    assert "--checks is 0; give 1 or more" in capsys.readouterr().err
+
+
 def test_a_file_that_is_no_volume_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
