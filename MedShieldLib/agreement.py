@@ -6,6 +6,7 @@ What the detector makes of agreement between many versions of one scan is not he
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy import ndimage, spatial
@@ -13,7 +14,7 @@ from scipy import ndimage, spatial
 from MedShieldLib import slabs
 from MedShieldLib.masks import Box, bounding_box
 from MedShieldLib.result import StructureAgreement
-from MedShieldLib.volume import Segmentation
+from MedShieldLib.volume import Segmentation, Structure
 
 
 def compare(original: Segmentation, defended: Segmentation) -> tuple[StructureAgreement, ...]:
@@ -29,16 +30,13 @@ def compare(original: Segmentation, defended: Segmentation) -> tuple[StructureAg
     first, second = original.labels, defended.labels
     if first.shape != second.shape:
         raise ValueError(f"label maps of shapes {first.shape} and {second.shape} cannot be compared")
-    seen = (first != 0) | (second != 0)
+    seen = first | second
     if seen.any():
         box = bounding_box(seen)
         first, second = first[box], second[box]
     spacing, voxel_ml = original.volume.spacing[::-1], original.volume.voxel_ml
-    top = max((structure.value for structure in original.structures), default=0)
-    boxes = [ndimage.find_objects(labels, top) for labels in (first, second)]  # one pass for all structures
     found = []
-    for structure in original.structures:
-        box = _around(*(found_in[structure.value - 1] for found_in in boxes))
+    for structure, box in zip(original.structures, _boxes(first, second, original.structures), strict=True):
         ours, theirs = first[box] == structure.value, second[box] == structure.value
         found.append(
             StructureAgreement(
@@ -51,6 +49,15 @@ def compare(original: Segmentation, defended: Segmentation) -> tuple[StructureAg
             )
         )
     return tuple(found)
+
+
+def _boxes(first: np.ndarray, second: np.ndarray, structures: Sequence[Structure]) -> list[Box]:
+    """For each structure, a box that holds it in both label maps; for a single one, all there is."""
+    if len(structures) == 1:
+        return [(slice(None),) * 3]
+    top = max((structure.value for structure in structures), default=0)
+    ours, theirs = (ndimage.find_objects(labels, top) for labels in (first, second))  # a pass for all of them
+    return [_around(ours[structure.value - 1], theirs[structure.value - 1]) for structure in structures]
 
 
 def _around(first: Box | None, second: Box | None) -> Box:
@@ -82,14 +89,15 @@ def hd95(first: np.ndarray, second: np.ndarray, spacing: Sequence[float]) -> flo
     Returns:
         A length in mm; 0 when both masks are empty, NaN when one is.
     """
+    if np.array_equal(first, second):  # as after every clean verdict
+        return 0.0
     if not (first.any() and second.any()):
-        return float("nan") if first.any() or second.any() else 0.0
+        return float("nan")
     box = bounding_box(first | second)
     first, second = _surface(first[box]), _surface(second[box])
-    points = _points(first), _points(second)
-    return max(
-        _directed95(points[0], second, points[1], spacing), _directed95(points[1], first, points[0], spacing)
-    )
+    here, there = _points(first), _points(second)
+    with ThreadPoolExecutor(slabs.workers()) as pool:  # a tree is built on one core
+        return max(pool.map(_directed95, (here, there), (second, first), (there, here), (spacing, spacing)))
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import pywt
@@ -87,11 +88,18 @@ def radial_profile(spectrum: Spectrum, edges: np.ndarray) -> np.ndarray:
 
     Shells beyond the lowest Nyquist frequency of the three axes hold only the corners that exist.
     """
+    # Along j, a frequency and its mirror image lie in the same shell, which is looked up once for both.
+    half = spectrum.shape[1] // 2 + 1
+    twice = slice(1, spectrum.shape[1] - half + 1)
+    number = np.ones((half, 1))
+    number[twice] = 2
 
     def sums(rows: slice) -> np.ndarray:
-        shell = _shells(spectrum.radius(rows).ravel(), edges)
-        power = spectrum.power(rows).ravel()
-        return np.stack([np.bincount(shell, weights, len(edges) + 1) for weights in (power, None)])
+        shell = _shells(spectrum.radius(rows)[:, :half], edges)
+        power = spectrum.power(rows)
+        power[:, twice] += power[:, : half - 1 : -1]
+        weights = power[:, :half], np.broadcast_to(number, shell.shape)
+        return np.stack([np.bincount(shell.ravel(), of_each.ravel(), len(edges) + 1) for of_each in weights])
 
     total, count = np.sum(slabs.each(spectrum.coefficients, sums), axis=0)[:, 1:-1]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -179,8 +187,7 @@ def local_band_energy(spectrum: Spectrum, low: float, high: float, reach_mm: flo
     squared = Spectrum.of(Volume(coarse, (i, j, k)))
     scale = np.float32(np.sqrt(2) * np.pi * reach_mm)
     energy = squared.filtered(lambda rows: np.exp(-np.square(scale * squared.radius(rows))))
-    amplitude = torch.from_numpy(np.sqrt(np.maximum(energy, 0)))[None, None]
-    return F.interpolate(amplitude, spectrum.shape, mode="trilinear")[0, 0].numpy()
+    return _enlarged(np.sqrt(np.maximum(energy, 0)), spectrum.shape)
 
 
 def intensity_range(voxels: np.ndarray, most: int = 2_000_000) -> tuple[float, float]:
@@ -192,15 +199,42 @@ def intensity_range(voxels: np.ndarray, most: int = 2_000_000) -> tuple[float, f
     return float(low), float(high)
 
 
+def _enlarged(x: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """F.interpolate of float32 (k, j, i) in mode "trilinear", in half of its time: first each plane of k."""
+    planes = F.interpolate(torch.from_numpy(x)[None], shape[1:], mode="bilinear")[0].numpy()
+    out, last = np.empty(shape, np.float32), len(x) - 1
+
+    def blend(rows: slice) -> None:
+        for k in range(rows.start, rows.stop):
+            place = min(max((k + 0.5) * len(x) / shape[0] - 0.5, 0), last)
+            below, above = planes[int(place)], planes[min(int(place) + 1, last)]
+            np.subtract(above, below, out=out[k])
+            out[k] *= place - int(place)
+            out[k] += below
+
+    slabs.each(out, blend)
+    return out
+
+
 def _rolled(x: np.ndarray, shift: tuple[int, int, int]) -> np.ndarray:
-    """np.roll along all axes, float32, on all cores."""
-    out, every = np.empty(x.shape, np.float32), np.arange(len(x))
+    """np.roll along all axes, float32, on all cores and without its temporary copies."""
+    out = np.empty(x.shape, np.float32)
+    parts = list(product(*(_around_the_end(n, by) for n, by in zip(x.shape[1:], shift[1:], strict=True))))
 
     def roll(rows: slice) -> None:
-        out[rows] = np.roll(x[(every[rows] - shift[0]) % len(x)], shift[1:], axis=(1, 2))
+        for k in range(rows.start, rows.stop):
+            plane = x[(k - shift[0]) % len(x)]
+            for (j, from_j), (i, from_i) in parts:
+                out[k, j, i] = plane[from_j, from_i]
 
     slabs.each(out, roll)
     return out
+
+
+def _around_the_end(size: int, by: int) -> list[tuple[slice, slice]]:
+    """Where both parts of a line rolled by so many voxels go to and come from."""
+    by %= size
+    return [(slice(by, size), slice(size - by)), (slice(by), slice(size - by, size))]
 
 
 def _shrunk(x: np.ndarray, threshold: np.float32, levels: int, wavelet: pywt.Wavelet) -> np.ndarray:

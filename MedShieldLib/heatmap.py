@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from MedShieldLib import converter
+from MedShieldLib import converter, slabs
 from MedShieldLib.versions import Source
 from MedShieldLib.volume import Volume
 
@@ -26,10 +26,16 @@ def combined(source: Source, unrest: np.ndarray) -> Volume:
     Returns:
         float32 volume in [0, 1] in the source's geometry.
     """
-    heat = torch.from_numpy(instability(source, unrest).voxels)
-    energy = torch.from_numpy(band_energy(source, *_BAND).voxels)
-    steps = heat.mul_(energy.add_(1).mul_(_STEPS / 2)).round_()
-    return source.volume.with_voxels(steps.div_(_STEPS).numpy())
+    heat, energy = instability(source, unrest).voxels, band_energy(source, *_BAND).voxels
+
+    def stress(rows: slice) -> None:
+        steps = heat[rows]
+        steps *= (energy[rows] + 1) * np.float32(_STEPS / 2)
+        np.round(steps, out=steps)
+        steps /= _STEPS
+
+    slabs.each(heat, stress)
+    return source.volume.with_voxels(heat)
 
 
 def instability(source: Source, unrest: np.ndarray) -> Volume:
@@ -45,5 +51,10 @@ def band_energy(source: Source, low: float, high: float) -> Volume:
     edges = low * source.nyquist, high * source.nyquist
     energy = converter.local_band_energy(source.spectrum, *edges, _REACH_MM)
     _, top = converter.intensity_range(energy)
-    shares = torch.from_numpy(energy).div_(max(top, 1e-12)).clamp_(0, 1)
-    return source.volume.with_voxels(shares.numpy())
+    top = max(top, 1e-12)
+
+    def scale(rows: slice) -> None:
+        np.clip(energy[rows] / np.float32(top), 0, 1, out=energy[rows])
+
+    slabs.each(energy, scale)
+    return source.volume.with_voxels(energy)

@@ -7,6 +7,7 @@ checks a volume.
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -135,15 +136,17 @@ class Shield:
             if cancelled():
                 raise Cancelled
             progress(_SHARE_OF_OBSERVING, "Comparing the segmentations")
-            with watch.of("labels"):
-                original = self._segmentation(seen.answer, volume)
-                defended = self._recommended(verdict, original, seen, volume)
+            with ThreadPoolExecutor(1) as aside:  # a hash keeps one core busy, and most label maps another
+                hashed = aside.submit(volume.sha256)
+                with watch.of("labels"):
+                    original = self._segmentation(seen.answer, volume)
+                    defended = self._recommended(verdict, original, seen, volume)
+                with watch.of("hash"):  # what is left of it
+                    input_sha256 = hashed.result()
             with watch.of("agreement"):
                 structures = compare(original, defended)
             with watch.of("heatmap"):
                 heat = heatmap.combined(seen.source, seen.unrest)
-            with watch.of("hash"):
-                input_sha256 = volume.sha256()
         progress(1.0, "Checked")
         return CheckResult(
             volume=volume,

@@ -27,7 +27,8 @@ def median(voxels: np.ndarray, step: int = 1) -> np.ndarray:
                 line = np.moveaxis(x, axis, 0)  # a view: the ends keep their values
                 before, after = line[: -2 * step], line[2 * step :]
                 lower, upper = np.minimum(before, after), np.maximum(before, after)
-                line[step:-step] = np.clip(line[step:-step], lower, upper)
+                np.maximum(lower, line[step:-step], out=lower)  # np.clip takes four times as long
+                np.minimum(lower, upper, out=line[step:-step])
         return x
 
     return _by_tiles(voxels, step, three_axes)

@@ -63,8 +63,9 @@ class Source:
         most = np.float32(MOST_CHANGE * self.width)
 
         def clip(rows: slice) -> None:
-            own = np.asarray(self.volume.voxels[rows], np.float32)
-            np.clip(reformed[rows], own - most, own + most, out=reformed[rows])
+            own, voxels = np.asarray(self.volume.voxels[rows], np.float32), reformed[rows]
+            np.maximum(voxels, own - most, out=voxels)  # np.clip takes four times as long
+            np.minimum(voxels, own + most, out=voxels)
 
         slabs.each(reformed, clip)
 

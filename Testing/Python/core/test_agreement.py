@@ -93,6 +93,19 @@ def test_every_structure_is_compared_in_millilitres_and_in_order() -> None:
     assert (found[2].dice, found[2].hd95_mm) == (1, 0)
 
 
+def test_a_single_structure_is_compared_as_it_is_among_others() -> None:
+    first, second = (_blob(seed).astype(np.uint8) for seed in (1, 2))
+    volume, brain, absent = (
+        Volume(first, spacing=(0.8, 2.0, 1.5)),
+        *(Structure(value, f"s{value}", (1, 0, 0)) for value in (1, 5)),
+    )
+    alone, among = (
+        compare(Segmentation(volume, structures), Segmentation(volume.with_voxels(second), structures))
+        for structures in ((brain,), (brain, absent))
+    )
+    assert alone == among[:1] and alone[0].hd95_mm > 0
+
+
 def test_label_maps_of_different_shapes_are_not_compared() -> None:
     structures = (Structure(1, "s", (1, 0, 0)),)
     maps = [Segmentation(Volume(np.zeros((n, 4, 4), np.uint8)), structures) for n in (4, 5)]

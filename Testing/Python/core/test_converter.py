@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import pywt
+import torch
+import torch.nn.functional as F
 
 from MedShieldLib import converter, slabs
 from MedShieldLib.converter import Spectrum
@@ -186,6 +188,32 @@ def test_band_energy_of_a_volume_smaller_than_its_reach_is_one_average() -> None
     np.testing.assert_allclose(energy, np.sqrt(np.mean(voxels**2)), rtol=0.05)
 
 
+@pytest.mark.parametrize(
+    "size, larger", [((7, 9, 5), (20, 27, 9)), ((1, 4, 3), (5, 4, 9)), ((8, 9, 5), (8, 9, 5))]
+)
+def test_enlarging_is_trilinear_interpolation(
+    size: tuple[int, int, int], larger: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(7).uniform(0, 1, size).astype(np.float32)
+    expected = F.interpolate(torch.from_numpy(x)[None, None], larger, mode="trilinear")[0, 0].numpy()
+    monkeypatch.setattr(slabs, "_VOXELS", 500)
+    enlarged = converter._enlarged(x, larger)
+    assert enlarged.dtype == np.float32
+    np.testing.assert_allclose(enlarged, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [(0, 0, 0), (1, 2, 3), (-3, 0, 7), (16, -12, 40)])
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_rolling_is_that_of_numpy(
+    shift: tuple[int, int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voxels = np.random.default_rng(8).uniform(0, 200, (16, 12, 10)).astype(dtype)
+    monkeypatch.setattr(slabs, "_VOXELS", 500)
+    rolled = converter._rolled(voxels, shift)
+    assert rolled.dtype == np.float32
+    np.testing.assert_array_equal(rolled, np.roll(voxels, shift, axis=(0, 1, 2)))
+
+
 FILTERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "low_pass": lambda x: converter.low_pass(spectrum(x), 0.2),
     "band_stop": lambda x: converter.band_stop(spectrum(x), 0.1, 0.2),
@@ -213,6 +241,14 @@ def test_slabs_leave_no_seams(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(slabs, "_VOXELS", 5000)
     monkeypatch.setattr(slabs, "workers", lambda: 2)
     np.testing.assert_allclose(FILTERS[name](voxels), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(16, 20, 18), (17, 21, 19), (16, 2, 3), (16, 1, 16)])
+def test_the_profile_is_the_mean_power_of_all_frequencies_in_a_shell(shape: tuple[int, int, int]) -> None:
+    noise = spectrum(np.random.default_rng(6).normal(0, 50, shape).astype(np.float32))
+    shell, power = converter._shells(noise.radius(), EDGES), noise.power().astype(float)
+    means = [power[shell == n].mean() if (shell == n).any() else np.nan for n in range(1, len(EDGES))]
+    np.testing.assert_allclose(converter.radial_profile(noise, EDGES), np.log10(means), rtol=1e-6)
 
 
 def test_the_profile_does_not_depend_on_slabs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from MedShieldLib.errors import Cancelled
 from MedShieldLib.observation import observe
 from MedShieldLib.targets.network import NetworkTarget
-from MedShieldLib.versions import Diffusion, LowPass, Moved, Probe, Source, WaveletShrinkage
+from MedShieldLib.versions import MOST_CHANGE, Diffusion, LowPass, Moved, Probe, Source, WaveletShrinkage
 from MedShieldLib.volume import Volume
 
 FAMILY = (LowPass(0.5), WaveletShrinkage(0.1), Moved(3, True), Probe(Diffusion(0.025)))
@@ -35,6 +35,16 @@ def test_draws_come_from_the_seed_and_answers_are_moved_back_to_vote(
     source.cap(mean)
     np.testing.assert_allclose(seen.reformed.voxels, mean, rtol=1e-5, atol=1e-4 * source.width)
     assert {"target", "versions", "evidence"} <= set(seen.timings_s)
+
+
+def test_a_cap_is_a_clip_around_the_volume(small_target: NetworkTarget, volume: Volume):
+    source = Source(volume, small_target.grid(volume), small_target.finest_mm)
+    most = np.float32(MOST_CHANGE * source.width)
+    own = volume.voxels.astype(np.float32)
+    capped = own + np.random.default_rng(0).normal(0, most, own.shape).astype(np.float32)
+    expected = np.clip(capped, own - most, own + most)
+    source.cap(capped)
+    np.testing.assert_array_equal(capped, expected)
 
 
 @pytest.mark.parametrize("answers", range(4))

@@ -91,6 +91,7 @@ def test_everything_lies_on_the_voxels_of_the_input(attacked: CheckResult, unsee
         )
     heat = attacked.heatmap.voxels
     assert heat.dtype == np.float32 and heat.min() >= 0 and 0 < heat.max() <= 1
+    assert attacked.input_sha256 == attacked.volume.sha256()
 
 
 def test_the_reformed_volume_differs_but_by_no_more_than_an_attack_may(
