@@ -33,18 +33,21 @@ def test_draws_come_from_the_seed_and_answers_are_moved_back_to_vote(
     np.testing.assert_allclose(seen.vote, np.mean(answers, axis=0), atol=1e-6)
     mean = np.mean(in_place, axis=0)
     source.cap(mean)
-    np.testing.assert_allclose(seen.reformed.voxels, mean, rtol=1e-5, atol=1e-4 * source.width)
+    np.testing.assert_allclose(seen.reformed.voxels, mean, rtol=1e-5, atol=1e-3 * source.width)
     assert {"target", "versions", "evidence"} <= set(seen.timings_s)
 
 
-def test_a_cap_is_a_clip_around_the_volume(small_target: NetworkTarget, volume: Volume):
+def test_a_cap_is_a_clip_around_the_volume_in_small_steps(small_target: NetworkTarget, volume: Volume):
     source = Source(volume, small_target.grid(volume), small_target.finest_mm)
     most = np.float32(MOST_CHANGE * source.width)
     own = volume.voxels.astype(np.float32)
     capped = own + np.random.default_rng(0).normal(0, most, own.shape).astype(np.float32)
     expected = np.clip(capped, own - most, own + most)
     source.cap(capped)
-    np.testing.assert_array_equal(capped, expected)
+    step = 2.0 ** np.floor(np.log2(source.width * 2**-10))
+    assert (np.abs(capped - own) <= np.abs(expected - own)).all()
+    np.testing.assert_allclose(capped, expected, rtol=0, atol=step)
+    np.testing.assert_array_equal((capped - own) % step, 0)
 
 
 @pytest.mark.parametrize("answers", range(4))
