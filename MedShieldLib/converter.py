@@ -187,7 +187,8 @@ def local_band_energy(spectrum: Spectrum, low: float, high: float, reach_mm: flo
     squared = Spectrum.of(Volume(coarse, (i, j, k)))
     scale = np.float32(np.sqrt(2) * np.pi * reach_mm)
     energy = squared.filtered(lambda rows: np.exp(-np.square(scale * squared.radius(rows))))
-    return _enlarged(np.sqrt(np.maximum(energy, 0)), spectrum.shape)
+    amplitude = torch.from_numpy(np.sqrt(np.maximum(energy, 0)))[None, None]
+    return F.interpolate(amplitude, spectrum.shape, mode="trilinear")[0, 0].numpy()
 
 
 def intensity_range(voxels: np.ndarray, most: int = 2_000_000) -> tuple[float, float]:
@@ -197,23 +198,6 @@ def intensity_range(voxels: np.ndarray, most: int = 2_000_000) -> tuple[float, f
     if high <= low:
         low, high = float(voxels.min()), float(voxels.max())
     return float(low), float(high)
-
-
-def _enlarged(x: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """F.interpolate of float32 (k, j, i) in mode "trilinear", in half of its time: first each plane of k."""
-    planes = F.interpolate(torch.from_numpy(x)[None], shape[1:], mode="bilinear")[0].numpy()
-    out, last = np.empty(shape, np.float32), len(x) - 1
-
-    def blend(rows: slice) -> None:
-        for k in range(rows.start, rows.stop):
-            place = min(max((k + 0.5) * len(x) / shape[0] - 0.5, 0), last)
-            below, above = planes[int(place)], planes[min(int(place) + 1, last)]
-            np.subtract(above, below, out=out[k])
-            out[k] *= place - int(place)
-            out[k] += below
-
-    slabs.each(out, blend)
-    return out
 
 
 def _rolled(x: np.ndarray, shift: tuple[int, int, int]) -> np.ndarray:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import pywt
-import torch
-import torch.nn.functional as F
 
 from MedShieldLib import converter, slabs
 from MedShieldLib.converter import Spectrum
@@ -186,20 +184,6 @@ def test_band_energy_of_a_volume_smaller_than_its_reach_is_one_average() -> None
     small = Spectrum.of(Volume(voxels, (0.1, 0.1, 0.1)))
     energy = converter.local_band_energy(small, 0.0, 100.0, 4.0)
     np.testing.assert_allclose(energy, np.sqrt(np.mean(voxels**2)), rtol=0.05)
-
-
-@pytest.mark.parametrize(
-    "size, larger", [((7, 9, 5), (20, 27, 9)), ((1, 4, 3), (5, 4, 9)), ((8, 9, 5), (8, 9, 5))]
-)
-def test_enlarging_is_trilinear_interpolation(
-    size: tuple[int, int, int], larger: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = np.random.default_rng(7).uniform(0, 1, size).astype(np.float32)
-    expected = F.interpolate(torch.from_numpy(x)[None, None], larger, mode="trilinear")[0, 0].numpy()
-    monkeypatch.setattr(slabs, "_VOXELS", 500)
-    enlarged = converter._enlarged(x, larger)
-    assert enlarged.dtype == np.float32
-    np.testing.assert_allclose(enlarged, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("shift", [(0, 0, 0), (1, 2, 3), (-3, 0, 7), (16, -12, 40)])
