@@ -9,15 +9,14 @@ import numpy as np
 
 from MedShieldLib import converter, second_opinion, shifts
 from MedShieldLib.calibration import Calibration, Row, Rows, SecondOpinion
-from MedShieldLib.detector import PROFILE_EDGES, novelty_features
+from MedShieldLib.detector import PROFILE_EDGES
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.observation import IsCancelled, Progress
 from MedShieldLib.targets.base import Target, answer_of
-from MedShieldLib.versions import Source
 from MedShieldLib.volume import Volume
 
-# Features of one volume and one answer, measured twice, differ by less; those of another answer by more.
-_SAME_FEATURE = 2e-3
+# Radial profiles (log10 power) of one volume, measured twice, differ by less; those of another one by more.
+_SAME_POWER = 2e-3
 
 
 def with_second_opinion(
@@ -36,7 +35,8 @@ def with_second_opinion(
     """A calibration with a second opinion of the same volumes: two inferences a row, and nothing redone.
 
     The result is what `calibrate` would have made with `second`. All arguments beside `second` must be those
-    with which it made `calibration`.
+    with which it made `calibration`. Only `stand_ins` may be fewer, where they are not kept: then `target`
+    itself answers for what it was trained on, and is contradicted a little less than on new volumes.
 
     Raises:
         InputError: if the volumes are not those that `calibration` was made of, or cannot be segmented.
@@ -54,20 +54,16 @@ def with_second_opinion(
         if cancelled():
             raise Cancelled
         answer = answer_of(row.target, row.volume)
-        _require_same(calibration, n, row, answer)
+        _require_same(calibration, n, row)
         contradictions.append(second_opinion.contradictions(row.target, answer, second, row.volume, row.seed))
     return replace(calibration, second=SecondOpinion.of_targets(target, second, contradictions))
 
 
-def _require_same(calibration: Calibration, n: int, row: Row, answer: np.ndarray) -> None:
-    """Refuse a volume or an answer other than that which row `n` was made of."""
-    source = Source(row.volume, row.target.grid(row.volume), row.target.finest_mm)
-    profile = converter.radial_profile(source.spectrum, PROFILE_EDGES)
-    found = novelty_features(profile, source, answer, row.target)
-    features = [found.get(name, np.nan) for name in calibration.feature_names]
-    if not np.allclose(features, calibration.features[n], rtol=0, atol=_SAME_FEATURE):
+def _require_same(calibration: Calibration, n: int, row: Row) -> None:
+    """Refuse a volume other than that which row `n` was made of."""
+    profile = converter.radial_profile(converter.Spectrum.of(row.volume), PROFILE_EDGES)
+    if not np.allclose(profile, calibration.profiles[n], rtol=0, atol=_SAME_POWER, equal_nan=True):
         raise InputError(
-            f"Calibration '{calibration.name}' saw another volume or asked another network for "
-            f"{calibration.subjects[n]} ({calibration.shift_names[n]}); give the data, the seed and the "
-            "networks it was made with."
+            f"Calibration '{calibration.name}' saw another volume for {calibration.subjects[n]} "
+            f"({calibration.shift_names[n]}); give the data and the seed that it was made with."
         )

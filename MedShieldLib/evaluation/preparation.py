@@ -27,6 +27,8 @@ from MedShieldLib.evaluation.spectrum import SpectrumDetector
 from MedShieldLib.shield import Shield
 from MedShieldLib.targets import DifferentiableTarget, Target, load_target
 
+# Who is asked for a second opinion, about any target.
+SECOND_OPINION = "brain-tissue-robust"
 # A universal perturbation is fitted on so many heads.
 _ENOUGH = 4
 # What may be chosen about that.
@@ -55,7 +57,7 @@ class Preparation:
         if name == "none":
             return Undefended()
         if name == "shield-second":
-            second = _another(self.learning.target)
+            second = load_target(SECOND_OPINION)
             return Shielded(with_opinion_of(second, self.calibrating), name, second)
         if name in SHIELDS:
             return Shielded.limited(self._calibration, SHIELDS[name], name)
@@ -144,7 +146,7 @@ class Preparation:
 
 
 def _another(target: Target) -> DifferentiableTarget:
-    """A model of a related task and another architecture that anybody can get."""
+    """A model of a related task and another architecture that anybody can get, for attacks to begin at."""
     other = load_target("deepbet-coarse" if target.name == "brain-tissue" else "brain-tissue")
     return cast(DifferentiableTarget, other)
 

@@ -9,7 +9,7 @@ from MedShieldLib.targets.base import DifferentiableTarget, Target
 
 __all__ = ["BUILT_IN", "DifferentiableTarget", "Target", "load_target"]
 
-BUILT_IN = ("brain-tissue", "deepbet", "deepbet-coarse")
+BUILT_IN = ("brain-tissue", "brain-tissue-robust", "deepbet", "deepbet-coarse")
 
 
 def load_target(name: str | Path) -> Target:
@@ -22,6 +22,10 @@ def load_target(name: str | Path) -> Target:
         from MedShieldLib.targets import brain_tissue
 
         return brain_tissue.load()
+    if name == "brain-tissue-robust":
+        from MedShieldLib.targets import brain_tissue
+
+        return brain_tissue.load_robust()
     if name == "deepbet":
         from MedShieldLib.targets import deepbet
 

@@ -1,6 +1,7 @@
-"""The reference target: brain tissue (CSF, grey matter, white matter) on T1 MR at 2 mm.
+"""Brain tissue (CSF, grey matter, white matter) on T1 MR at 2 mm: the reference target and its robust twin.
 
-Ships with the project so that a fresh machine has a real model; trained by `MedShieldLib.training`.
+Both ship with the project, so that a fresh machine has a real model to protect and somebody to ask for a
+second opinion about any model that draws the brain; trained by `MedShieldLib.training`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from MedShieldLib.targets.network import NetworkTarget
 from MedShieldLib.volume import Structure
 
 NAME = "brain-tissue"
-WEIGHTS = Path(__file__).parents[1] / "data" / "brain-tissue.safetensors"
+ROBUST_NAME = "brain-tissue-robust"
+_DATA = Path(__file__).parents[1] / "data"
+WEIGHTS = _DATA / "brain-tissue.safetensors"
+ROBUST_WEIGHTS = _DATA / "brain-tissue-robust.safetensors"
 SPACING_MM = 2.0
 ORIENTATION = "LPS"
 DIVISOR = 8
@@ -45,11 +49,31 @@ def build_network() -> torch.nn.Module:
     return network.to(memory_format=torch.channels_last_3d)  # faster on CPUs, most of all in training
 
 
-def load(weights: Path = WEIGHTS) -> NetworkTarget:
+def load(weights: Path = WEIGHTS, name: str = NAME) -> NetworkTarget:
     """The trained target.
 
     Raises:
         InputError: if the weights are missing or belong to another network.
+    """
+    return target_of(network_of(weights, name), hashlib.sha256(weights.read_bytes()).hexdigest(), name)
+
+
+def load_robust() -> NetworkTarget:
+    """The same network, trained on to keep its answer when changed against (Madry et al. 2018).
+
+    It draws a little less sharply and is far harder to mislead: made to be asked for second opinions.
+
+    Raises:
+        InputError: as `load`.
+    """
+    return load(ROBUST_WEIGHTS, ROBUST_NAME)
+
+
+def network_of(weights: Path, name: str = NAME) -> torch.nn.Module:
+    """The network with trained weights.
+
+    Raises:
+        InputError: if they are missing or belong to another network.
     """
     from safetensors.torch import load_file
 
@@ -57,13 +81,13 @@ def load(weights: Path = WEIGHTS) -> NetworkTarget:
     try:
         network.load_state_dict(load_file(weights))
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{weights} does not hold the weights of '{NAME}'; reinstall MedShield.") from error
-    return target_of(network, hashlib.sha256(weights.read_bytes()).hexdigest())
+        raise InputError(f"{weights} does not hold the weights of '{name}'; reinstall MedShield.") from error
+    return network
 
 
-def target_of(network: torch.nn.Module, sha256: str) -> NetworkTarget:
+def target_of(network: torch.nn.Module, sha256: str, name: str = NAME) -> NetworkTarget:
     """A network of this architecture as a target; training uses it to validate half-trained weights."""
     spacing = (SPACING_MM, SPACING_MM, SPACING_MM)
     return NetworkTarget(
-        NAME, network, STRUCTURES, sha256, spacing, ORIENTATION, divisor=DIVISOR, one_piece=True
+        name, network, STRUCTURES, sha256, spacing, ORIENTATION, divisor=DIVISOR, one_piece=True
     )

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 
 from MedShieldLib.errors import Cancelled
 from MedShieldLib.targets.brain_tissue import build_network
-from MedShieldLib.training import augment, consistency
+from MedShieldLib.training import augment, consistency, hardening
 from MedShieldLib.training.data import MNI, Subject, load_subjects
 
 _MEASURING_SEED = 500
@@ -36,12 +38,15 @@ class Phase:
             hold more air; so the statistics are measured before the first phase that fixes them.
         consistency: weight of the disagreement between two views of each sample, see `consistency.py`;
             without it there is one view.
+        hardened: whether samples are changed against the network, see `hardening.py`; the consistency is then
+            that with its answers to the unchanged ones before the phase.
     """
 
     iterations: int
     learning_rate: float
     norms_fixed: bool
     consistency: float = 0.0
+    hardened: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,16 +77,18 @@ def train(
     recipe: Recipe,
     progress: Progress = lambda fraction, step: None,
     cancelled: Callable[[], bool] = lambda: False,
+    begin: torch.nn.Module | None = None,
 ) -> torch.nn.Module:
     """Fit a network on `subjects`, with checkpoints in `work`; picks up where it stopped.
+
+    With `begin`, a trained network is trained on, and keeps the statistics of its norms.
 
     Raises:
         Cancelled: when `cancelled()` says so; the last checkpoint stays.
     """
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    network = build_network()
-    measured = False
+    network, measured = begin or build_network(), begin is not None
     for number, phase in enumerate(recipe.phases):
         if phase.norms_fixed and not measured:
             _measure_norms(network, subjects, recipe)
@@ -120,11 +127,11 @@ def _train_phase(
         _norms(network, lambda norm: norm.eval())
     seed = recipe.seed + 1000 * number
     iterations = range(start, phase.iterations)
-    draw, loss_of = (consistency.views, _of_views) if phase.consistency else (augment.sample, _of_sample)
+    draw, loss_of = _task(network, phase)
     for iteration, sample in _samples(subjects, iterations, seed, draw):
         if cancelled():
             raise Cancelled
-        loss = loss_of(network, sample, phase)
+        loss = loss_of(network, sample)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -137,17 +144,36 @@ def _train_phase(
     return averaged.module
 
 
-def _of_sample(
-    network: torch.nn.Module, sample: tuple[torch.Tensor, torch.Tensor], phase: Phase
-) -> torch.Tensor:
+def _task(network: torch.nn.Module, phase: Phase) -> tuple[Callable, Callable]:
+    """How the samples of a phase are drawn, and its loss of (network, sample)."""
+    if phase.hardened:
+        before = copy.deepcopy(network).eval()
+        return hardening.sample, partial(_of_hardened, phase.consistency, before)
+    if phase.consistency:
+        return consistency.views, partial(_of_views, phase.consistency)
+    return augment.sample, _of_sample
+
+
+def _of_sample(network: torch.nn.Module, sample: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     x, y = sample
     return _supervised(_logits(network, x[None]), y[None])
 
 
-def _of_views(network: torch.nn.Module, pair: consistency.Views, phase: Phase) -> torch.Tensor:
+def _of_views(weight: float, network: torch.nn.Module, pair: consistency.Views) -> torch.Tensor:
     logits = _logits(network, pair.images)
     apart = consistency.disagreement(logits.softmax(1), pair)
-    return _supervised(logits, pair.labels) + phase.consistency * apart
+    return _supervised(logits, pair.labels) + weight * apart
+
+
+def _of_hardened(
+    weight: float, before: torch.nn.Module, network: torch.nn.Module, given: hardening.Sample
+) -> torch.Tensor:
+    y = given.labels[None]
+    x = hardening.changed(given, lambda x: _supervised(_logits(network, x), y))
+    with torch.no_grad():
+        answer = _logits(before, given.image[None]).softmax(1)
+    logits = _logits(network, x)
+    return _supervised(logits, y) + weight * hardening.disagreement(logits.softmax(1), answer)
 
 
 def _logits(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -213,6 +239,15 @@ def _resume(work: Path, parts: dict) -> int:
     return state["iteration"]
 
 
+def save(network: torch.nn.Module, weights: Path) -> None:
+    """Write its weights, whole or not at all."""
+    from safetensors.torch import save_file
+
+    temporary = weights.with_suffix(".tmp")
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+    os.replace(temporary, weights)
+
+
 def main(
     data: Path,
     work: Path,
@@ -222,13 +257,8 @@ def main(
     progress: Progress = lambda fraction, step: None,
 ) -> list[dict]:
     """Train on all subjects and write `weights`; then cross-validate with the same recipe."""
-    from safetensors.torch import save_file
-
     from MedShieldLib.training.validate import cross_validate
 
     subjects = load_subjects(data)
-    network = train(subjects, work / "all", recipe, progress)
-    temporary = weights.with_suffix(".tmp")
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
-    os.replace(temporary, weights)
+    save(train(subjects, work / "all", recipe, progress), weights)
     return cross_validate(subjects, work, recipe, folds, progress) if folds else []

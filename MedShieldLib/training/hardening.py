@@ -1,0 +1,70 @@
+"""A sample that is changed against the network in training, so that it keeps its answer (Madry et al. 2018).
+
+The change is one gradient step from a random start (Wong et al. 2020). It is made against the network in
+training, never against a target that is protected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from MedShieldLib.training import augment
+from MedShieldLib.training.data import Subject
+
+# The largest change, in units of the window; a sample's own bound is drawn below it.
+EPS = 10 / 255
+# Of the samples, so that clean heads stay the rule that they are.
+_UNCHANGED_SHARE = 0.2
+# The step, in bounds: it reaches the border from most starts.
+_STEP = 1.25
+_FEW_CELLS = 50.0
+
+Loss = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One augmented patch and what decides its change.
+
+    Attributes:
+        image: (1, K, J, I) in [0, 1].
+        labels: (1, K, J, I) int64.
+        start: uniform in [-1, 1], of the shape of the image.
+        eps: bound of the change; 0 leaves the image as it is.
+    """
+
+    image: torch.Tensor
+    labels: torch.Tensor
+    start: torch.Tensor
+    eps: float
+
+
+def sample(subject: Subject, seed: int) -> Sample:
+    """A function of its arguments alone."""
+    image, labels = augment.sample(subject, seed)
+    rng = np.random.default_rng([seed, 2])
+    start = torch.from_numpy(rng.uniform(-1, 1, image.shape).astype(np.float32))
+    changed = rng.random() >= _UNCHANGED_SHARE
+    # The root makes large bounds more frequent, which are harder to bear.
+    return Sample(image, labels, start, EPS * float(np.sqrt(rng.random())) if changed else 0.0)
+
+
+def changed(given: Sample, loss: Loss) -> torch.Tensor:
+    """(1, 1, K, J, I): the image of a sample, changed within its bound so that `loss` of it rises."""
+    x = given.image[None]
+    if not given.eps:
+        return x
+    begun = (x + given.eps * given.start).clamp(0, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(begun), begun)
+    stepped = begun.detach() + _STEP * given.eps * gradient.sign()
+    return stepped.clamp(x - given.eps, x + given.eps).clamp(0, 1)
+
+
+def disagreement(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """As `detector.disagreement`, averaged over structures: of (1, C, K, J, I), a scalar in [0, 1]."""
+    p, q = p[0, 1:].flatten(1), q[0, 1:].flatten(1)
+    return ((p - q).abs().sum(1) / ((p + q).sum(1) + _FEW_CELLS)).mean()
