@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from MedShieldLib.calibration import Calibration, calibrate
 from MedShieldLib.observation import Progress
@@ -85,7 +88,7 @@ def with_opinion(
     progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
     """A calibration of `calibrate_shipped` with a second opinion of the same volumes, nothing redone."""
-    return with_second_opinion(
+    asked = with_second_opinion(
         calibration,
         target,
         second,
@@ -94,6 +97,30 @@ def with_opinion(
         stand_ins=stand_ins,
         progress=progress,
     )
+    assert asked.second is not None
+    learned = ~np.isin(asked.subjects, _UNSEEN)
+    expected = as_if_new(asked.second.contradictions, learned)
+    return replace(asked, second=replace(asked.second, contradictions=expected))
+
+
+def as_if_new(contradictions: np.ndarray, learned: np.ndarray) -> np.ndarray:
+    """What a second opinion would say of heads that no network has learned from.
+
+    Two networks that were trained on the same heads contradict each other less on these. Their spread is
+    kept, and their mean made that of the others, for each structure and side.
+
+    Args:
+        contradictions: (N, M, 2).
+        learned: (N,) whether a network has learned from the head.
+
+    Returns:
+        (N, M, 2); as given where all heads were learned from, or none.
+    """
+    if learned.all() or not learned.any():
+        return contradictions
+    ours, others = contradictions[learned].mean(0), contradictions[~learned].mean(0)
+    share = np.divide(others, ours, out=np.ones_like(ours), where=ours > 0)
+    return np.where(learned[:, None, None], contradictions * share, contradictions)
 
 
 def trained_without(data: Path, work: Path, only: Sequence[int], progress: Progress) -> dict[str, Target]:
