@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,11 @@ pytest.importorskip("torchio")
 pytest.importorskip("nilearn")
 
 from MedShieldLib.errors import Cancelled, InputError  # noqa: E402
-from MedShieldLib.targets.brain_tissue import target_of  # noqa: E402
+from MedShieldLib.targets.brain_tissue import build_network, target_of  # noqa: E402
 from MedShieldLib.targets.network import NetworkTarget  # noqa: E402
-from MedShieldLib.training import augment, consistency  # noqa: E402
+from MedShieldLib.training import augment, consistency, hardening  # noqa: E402
 from MedShieldLib.training.augment import sample  # noqa: E402
-from MedShieldLib.training.calibrate import calibrate_shipped, with_opinion  # noqa: E402
+from MedShieldLib.training.calibrate import as_if_new, calibrate_shipped, with_opinion  # noqa: E402
 from MedShieldLib.training.data import (  # noqa: E402
     CSF,
     GREY,
@@ -103,6 +104,70 @@ def test_the_last_phase_makes_a_network_answer_both_views_alike(head: Subject, t
     assert apart(even) < apart(plain)
 
 
+def test_a_hardened_sample_is_a_function_of_its_head_and_number(head: Subject) -> None:
+    given = [hardening.sample(head, n) for n in range(8)]
+    again = hardening.sample(head, 0)
+    assert torch.equal(given[0].image, again.image) and torch.equal(given[0].start, again.start)
+    bounds = {one.eps for one in given}
+    assert len(bounds) > 4 and max(bounds) <= hardening.EPS
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_hardened_sample_is_changed_within_its_bound_so_that_the_loss_rises(
+    head: Subject, number: int
+) -> None:
+    network, given = untrained(), replace(hardening.sample(head, number), eps=0.02)
+    answer = network(given.image[None]).detach()
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return (network(x) - answer).square().mean()
+
+    x = hardening.changed(given, loss)
+    begun = (given.image[None] + given.eps * given.start).clamp(0, 1)
+    assert (x - given.image[None]).abs().max() <= given.eps + 1e-6 and x.min() >= 0 and x.max() <= 1
+    assert loss(x) > loss(begun)
+    assert torch.equal(hardening.changed(replace(given, eps=0.0), loss), given.image[None])
+
+
+def untrained() -> torch.nn.Module:
+    """An untrained network that answers alike each time."""
+    torch.manual_seed(0)
+    return build_network().eval()
+
+
+def test_hardening_goes_on_from_a_trained_network_and_makes_it_steadier(
+    head: Subject, tmp_path: Path
+) -> None:
+    begin = train([head], tmp_path / "begin", replace(SHORT, phases=(Phase(12, 3e-3, False),)))
+    statistics = {name: x.clone() for name, x in begin.state_dict().items() if "running" in name}
+    moved = {}
+    for weight in (0.0, 30.0):
+        recipe = replace(SHORT, phases=(Phase(14, 3e-3, True, weight, hardened=weight > 0),))
+        network = train([head], tmp_path / str(weight), recipe, begin=copy.deepcopy(begin))
+        found = network.state_dict()
+        assert statistics and all(torch.equal(found[name], x) for name, x in statistics.items())
+        moved[weight] = np.mean([moved_by_change(network, hardening.sample(head, 700 + n)) for n in range(4)])
+    assert moved[30.0] < moved[0.0]
+
+
+def moved_by_change(network: torch.nn.Module, given: hardening.Sample) -> float:
+    """How far the answer to a sample goes when that is changed against it."""
+    answer = network(given.image[None]).softmax(1).detach()
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return hardening.disagreement(network(x).softmax(1), answer)
+
+    return float(loss(hardening.changed(replace(given, eps=hardening.EPS), loss)).detach())
+
+
+def test_contradictions_about_heads_that_were_learned_from_are_taken_for_those_of_new_ones() -> None:
+    given = np.array([[[0.1, 0.0]], [[0.3, 0.0]], [[0.4, 0.2]]])
+    learned = np.array([True, True, False])
+    np.testing.assert_allclose(as_if_new(given, learned), [[[0.2, 0.0]], [[0.6, 0.0]], [[0.4, 0.2]]])
+    for all_or_none in (learned | True, learned & False):
+        assert as_if_new(given, all_or_none) is given
+
+
 def _no_training(fraction: float, step: str) -> None:
     raise AssertionError("what was trained is trained again")
 
@@ -145,5 +210,8 @@ def test_shipped_calibration_gets_its_second_opinion_later(small_target, small_h
     at_once = calibrate_shipped(small_target, heads, stand_ins, second)
     alone = replace(at_once, second=None)
     assert with_opinion(alone, small_target, second, heads, stand_ins).sha256 == at_once.sha256
-    with pytest.raises(InputError, match="head 1"):
-        with_opinion(alone, small_target, second, heads, {})
+    by_itself = with_opinion(alone, small_target, second, heads, {})  # stand-ins are not always kept
+    assert by_itself.sha256 != at_once.sha256 and replace(by_itself, second=None).sha256 == alone.sha256
+    with pytest.raises(InputError, match="head 0"):
+        others = [(name, volume) for (name, _), (_, volume) in zip(heads, small_heads[2:5], strict=True)]
+        with_opinion(alone, small_target, second, others, {})
