@@ -27,10 +27,9 @@ from MedShieldLib.evaluation.rows import EFFECTIVE, Row, grouped, rows_of, write
 
 SHIELD, SECOND = "shield", "shield-second"
 _FLATTERED = (
-    f"{SECOND} asks brain-tissue for its second opinion, and deepbet-coarse about brain-tissue itself. "
-    "brain-tissue was trained on nichart_Subj1 to 12 and MNI152, so it draws these better than other heads, "
-    "in the calibration as in the tests: figures on Subj1 to 4 flatter it, and false alarms on other heads "
-    "are more likely than the calibration tells."
+    f"{SECOND} asks brain-tissue-robust for its second opinion, which was trained on nichart_Subj1 to 12 and "
+    "MNI152. It draws these better than other heads, in the calibration as in the tests: figures on Subj1 to "
+    "4 flatter it, and false alarms on other heads are more likely than the calibration tells."
 )
 _DICE = ("original", "defended", "given")
 # Dice lost unnoticed that counts as a silent failure, by bound in 255ths.

@@ -14,7 +14,7 @@ import torch
 
 from MedShieldLib.targets import window as windows
 from MedShieldLib.targets.base import DifferentiableTarget
-from MedShieldLib.targets.brain_tissue import STRUCTURES, load, target_of
+from MedShieldLib.targets.brain_tissue import STRUCTURES, load, load_robust, target_of
 from MedShieldLib.training.augment import brain
 from MedShieldLib.training.data import MNI, Subject, load_subjects
 from MedShieldLib.training.train import Progress, Recipe, train
@@ -122,7 +122,12 @@ def main() -> None:
         "--iterations", type=int, help="of each training; default: as for the shipped weights"
     )
     parser.add_argument("--only", type=int, nargs="+", default=(), help="folds to run, from 0; default: all")
+    parser.add_argument(
+        "--robust", action="store_true", help="with --folds 0: score the weights of the robust twin instead"
+    )
     arguments = parser.parse_args()
+    if arguments.robust and arguments.folds:
+        parser.error("--robust scores weights that are there; give --folds 0 with it.")
     subjects = load_subjects(arguments.data)
     recipe = Recipe() if arguments.iterations is None else Recipe().of_length(arguments.iterations)
 
@@ -132,7 +137,8 @@ def main() -> None:
     if arguments.folds:
         rows = cross_validate(subjects, arguments.work, recipe, arguments.folds, say, arguments.only)
     else:
-        rows = [row for subject in subjects for row in score(load(), subject)]
+        target = load_robust() if arguments.robust else load()
+        rows = [row for subject in subjects for row in score(target, subject)]
     print(f"\n{table(rows)}")
 
 
