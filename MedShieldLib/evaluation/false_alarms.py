@@ -37,7 +37,10 @@ def main() -> None:
     print(
         f"{calibration.name}: {len(calibration.subjects)} clean scores of {calibration.n_subjects} subjects"
     )
-    for kind, scores in (("attack", calibration.instability), ("novelty", calibration.novelty)):
+    kinds = {"attack": calibration.instability, "novelty": calibration.novelty}
+    if calibration.second is not None:
+        kinds[f"attack, with the opinion of {calibration.second.target_name},"] = calibration.fused
+    for kind, scores in kinds.items():
         alarms = left_out(scores, calibration.subjects) <= ALPHA
         print(f"{kind} alarms at {ALPHA:.0%}: {alarms.sum()} of {len(alarms)} ({alarms.mean():.1%})")
         shifts = np.array(calibration.shift_names)

@@ -79,7 +79,12 @@ def disagreement(probabilities: torch.Tensor, pair: Views) -> torch.Tensor:
         begin, end = max(0, shift) + _BORDER, size + min(0, shift) - _BORDER
         ours.append(slice(begin, end))
         theirs.append(slice(begin - shift, end - shift))
-    p, q = first[tuple(ours)].flatten(1), second[tuple(theirs)].flatten(1)
+    return apart(first[tuple(ours)], second[tuple(theirs)])
+
+
+def apart(answer: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The shield's disagreement of two answers (C, K, J, I), averaged over structures: a scalar in [0, 1]."""
+    p, q = answer.flatten(1), other.flatten(1)
     return ((p - q).abs().sum(1) / ((p + q).sum(1) + _FEW_CELLS))[1:].mean()
 
 

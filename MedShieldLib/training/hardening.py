@@ -21,7 +21,6 @@ EPS = 10 / 255
 _UNCHANGED_SHARE = 0.2
 # The step, in bounds: it reaches the border from most starts.
 _STEP = 1.25
-_FEW_CELLS = 50.0
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
@@ -62,9 +61,3 @@ def changed(given: Sample, loss: Loss) -> torch.Tensor:
     (gradient,) = torch.autograd.grad(loss(begun), begun)
     stepped = begun.detach() + _STEP * given.eps * gradient.sign()
     return stepped.clamp(x - given.eps, x + given.eps).clamp(0, 1)
-
-
-def disagreement(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """As `detector.disagreement`, averaged over structures: of (1, C, K, J, I), a scalar in [0, 1]."""
-    p, q = p[0, 1:].flatten(1), q[0, 1:].flatten(1)
-    return ((p - q).abs().sum(1) / ((p + q).sum(1) + _FEW_CELLS)).mean()

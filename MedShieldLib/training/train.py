@@ -173,7 +173,7 @@ def _of_hardened(
     with torch.no_grad():
         answer = _logits(before, given.image[None]).softmax(1)
     logits = _logits(network, x)
-    return _supervised(logits, y) + weight * hardening.disagreement(logits.softmax(1), answer)
+    return _supervised(logits, y) + weight * consistency.apart(logits.softmax(1)[0], answer[0])
 
 
 def _logits(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:

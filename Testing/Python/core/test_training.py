@@ -155,7 +155,7 @@ def moved_by_change(network: torch.nn.Module, given: hardening.Sample) -> float:
     answer = network(given.image[None]).softmax(1).detach()
 
     def loss(x: torch.Tensor) -> torch.Tensor:
-        return hardening.disagreement(network(x).softmax(1), answer)
+        return consistency.apart(network(x).softmax(1)[0], answer[0])
 
     return float(loss(hardening.changed(replace(given, eps=hardening.EPS), loss)).detach())
 
