@@ -67,7 +67,7 @@ def calibrate_shipped(
     spread = volumes[:: max(1, len(volumes) // _TO_CHOOSE)]
     versions = choose(target, [v for _, v in spread], progress=progress)
     name = f"{len({s for s, _ in volumes})} T1 heads"
-    return calibrate(
+    calibration = calibrate(
         target,
         volumes,
         versions,
@@ -77,6 +77,7 @@ def calibrate_shipped(
         second=second,
         progress=progress,
     )
+    return _with_new_heads_contradictions(calibration)
 
 
 def with_opinion(
@@ -88,7 +89,7 @@ def with_opinion(
     progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
     """A calibration of `calibrate_shipped` with a second opinion of the same volumes, nothing redone."""
-    asked = with_second_opinion(
+    calibration = with_second_opinion(
         calibration,
         target,
         second,
@@ -97,10 +98,15 @@ def with_opinion(
         stand_ins=stand_ins,
         progress=progress,
     )
-    assert asked.second is not None
-    learned = ~np.isin(asked.subjects, _UNSEEN)
-    expected = as_if_new(asked.second.contradictions, learned)
-    return replace(asked, second=replace(asked.second, contradictions=expected))
+    return _with_new_heads_contradictions(calibration)
+
+
+def _with_new_heads_contradictions(calibration: Calibration) -> Calibration:
+    if calibration.second is None:
+        return calibration
+    learned = ~np.isin(calibration.subjects, _UNSEEN)
+    expected = as_if_new(calibration.second.contradictions, learned)
+    return replace(calibration, second=replace(calibration.second, contradictions=expected))
 
 
 def as_if_new(contradictions: np.ndarray, learned: np.ndarray) -> np.ndarray:
