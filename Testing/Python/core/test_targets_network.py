@@ -214,5 +214,5 @@ def test_missing_weights_are_named(tmp_path) -> None:
 
 
 def test_unknown_targets_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no target 'liver'; use brain-tissue, deepbet"):
+    with pytest.raises(InputError, match="no target 'liver'; use brain-tissue, brain-tissue-robust, deepbet"):
         load_target("liver")
