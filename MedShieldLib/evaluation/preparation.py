@@ -26,9 +26,8 @@ from MedShieldLib.evaluation.shielded import Shielded, calibration_for, with_opi
 from MedShieldLib.evaluation.spectrum import SpectrumDetector
 from MedShieldLib.shield import Shield
 from MedShieldLib.targets import DifferentiableTarget, Target, load_target
+from MedShieldLib.targets.brain_tissue import ROBUST_NAME
 
-# Who is asked for a second opinion, about any target.
-SECOND_OPINION = "brain-tissue-robust"
 # A universal perturbation is fitted on so many heads.
 _ENOUGH = 4
 # What may be chosen about that.
@@ -57,7 +56,7 @@ class Preparation:
         if name == "none":
             return Undefended()
         if name == "shield-second":
-            second = load_target(SECOND_OPINION)
+            second = load_target(ROBUST_NAME)  # who is asked about any target
             return Shielded(with_opinion_of(second, self.calibrating), name, second)
         if name in SHIELDS:
             return Shielded.limited(self._calibration, SHIELDS[name], name)

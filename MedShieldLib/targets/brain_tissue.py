@@ -59,9 +59,9 @@ def load(weights: Path = WEIGHTS, name: str = NAME) -> NetworkTarget:
 
 
 def load_robust() -> NetworkTarget:
-    """The same network, trained on to keep its answer when changed against (Madry et al. 2018).
+    """The same network, trained on under changes made against it (Madry et al. 2018): harder to mislead.
 
-    It draws a little less sharply and is far harder to mislead: made to be asked for second opinions.
+    Made to be asked for second opinions.
 
     Raises:
         InputError: as `load`.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 
 from MedShieldLib import converter
 from MedShieldLib.denoiser import WEIGHTS, Network, gates
 from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.fitting import Parts, fit
 from MedShieldLib.observation import IsCancelled, Progress
+from MedShieldLib.training import command
 from MedShieldLib.training.data import from_nibabel
 from MedShieldLib.training.noise import Spectrum, enveloped, noise
 from MedShieldLib.volume import Volume
@@ -234,9 +233,7 @@ def main() -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    temporary = arguments.out.with_suffix(".tmp")
-    save_file({name: x.contiguous() for name, x in network.state_dict().items()}, temporary)
-    os.replace(temporary, arguments.out)
+    command.save(network, arguments.out)
     return 0
 
 

@@ -18,7 +18,7 @@ import torch
 
 from MedShieldLib.errors import Cancelled
 from MedShieldLib.targets.brain_tissue import build_network
-from MedShieldLib.training import augment, consistency, hardening
+from MedShieldLib.training import augment, command, consistency, hardening
 from MedShieldLib.training.data import MNI, Subject, load_subjects
 
 _MEASURING_SEED = 500
@@ -121,13 +121,13 @@ def _train_phase(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.averaging)
     )
     parts = {"network": network, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
+    draw, loss_of = _task(network, phase)  # before resuming: a hardened phase keeps to where it began
     start = _resume(work, parts)
     network.train()
     if phase.norms_fixed:
         _norms(network, lambda norm: norm.eval())
     seed = recipe.seed + 1000 * number
     iterations = range(start, phase.iterations)
-    draw, loss_of = _task(network, phase)
     for iteration, sample in _samples(subjects, iterations, seed, draw):
         if cancelled():
             raise Cancelled
@@ -239,15 +239,6 @@ def _resume(work: Path, parts: dict) -> int:
     return state["iteration"]
 
 
-def save(network: torch.nn.Module, weights: Path) -> None:
-    """Write its weights, whole or not at all."""
-    from safetensors.torch import save_file
-
-    temporary = weights.with_suffix(".tmp")
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
-    os.replace(temporary, weights)
-
-
 def main(
     data: Path,
     work: Path,
@@ -260,5 +251,5 @@ def main(
     from MedShieldLib.training.validate import cross_validate
 
     subjects = load_subjects(data)
-    save(train(subjects, work / "all", recipe, progress), weights)
+    command.save(train(subjects, work / "all", recipe, progress), weights)
     return cross_validate(subjects, work, recipe, folds, progress) if folds else []

@@ -5,7 +5,6 @@ Run as `python -m MedShieldLib.training.validate DATA --work WORK` for leave-sub
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from MedShieldLib.targets import window as windows
 from MedShieldLib.targets.base import DifferentiableTarget
 from MedShieldLib.targets.brain_tissue import STRUCTURES, load, load_robust, target_of
+from MedShieldLib.training import command
 from MedShieldLib.training.augment import brain
 from MedShieldLib.training.data import MNI, Subject, load_subjects
 from MedShieldLib.training.train import Progress, Recipe, train
@@ -112,14 +112,9 @@ def table(rows: list[dict]) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder with volumes/ and labels/")
-    parser.add_argument("--work", type=Path, required=True, help="for checkpoints; a rerun picks up there")
+    parser = command.parser(__doc__)
     parser.add_argument(
         "--folds", type=int, default=FOLDS, help="0 scores the shipped weights on all subjects"
-    )
-    parser.add_argument(
-        "--iterations", type=int, help="of each training; default: as for the shipped weights"
     )
     parser.add_argument("--only", type=int, nargs="+", default=(), help="folds to run, from 0; default: all")
     parser.add_argument(
@@ -131,11 +126,8 @@ def main() -> None:
     subjects = load_subjects(arguments.data)
     recipe = Recipe() if arguments.iterations is None else Recipe().of_length(arguments.iterations)
 
-    def say(fraction: float, step: str) -> None:
-        print(f"\r{fraction:6.1%}  {step}", end="", flush=True)
-
     if arguments.folds:
-        rows = cross_validate(subjects, arguments.work, recipe, arguments.folds, say, arguments.only)
+        rows = cross_validate(subjects, arguments.work, recipe, arguments.folds, command.say, arguments.only)
     else:
         target = load_robust() if arguments.robust else load()
         rows = [row for subject in subjects for row in score(target, subject)]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+import re
 
+import numpy as np
+import pytest
+
+from MedShieldLib.evaluation import false_alarms
 from MedShieldLib.evaluation.false_alarms import ALPHA, left_out
 
 
@@ -16,3 +20,17 @@ def test_a_subject_is_judged_by_the_others_alone() -> None:
     strange[:4] *= 5  # all of one subject: they must not excuse each other
     values = left_out(strange, subjects)
     assert (values[:4] <= ALPHA).all() and (values[4:] <= ALPHA).sum() <= 4
+
+
+def test_the_shipped_calibration_is_told_with_its_second_opinion(
+    monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr("sys.argv", ["false_alarms"])
+    false_alarms.main()
+    kinds = re.findall(r"^(.*) alarms at 5%: (\d+) of (\d+)", capsys.readouterr().out, re.M)
+    assert [kind for kind, *_ in kinds] == [
+        "attack",
+        "novelty",
+        "attack, with the opinion of brain-tissue-robust,",
+    ]
+    assert all(int(alarms) < 0.1 * int(scores) for _, alarms, scores in kinds)

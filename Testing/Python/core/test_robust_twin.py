@@ -1,4 +1,4 @@
-"""The robust twin that ships: the same answers as the reference target's, but far harder to change."""
+"""The robust twin that ships: the same answers as the reference target's, but harder to change."""
 
 from __future__ import annotations
 

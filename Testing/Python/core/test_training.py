@@ -14,9 +14,9 @@ pytest.importorskip("torchio")
 pytest.importorskip("nilearn")
 
 from MedShieldLib.errors import Cancelled, InputError  # noqa: E402
-from MedShieldLib.targets.brain_tissue import build_network, target_of  # noqa: E402
+from MedShieldLib.targets.brain_tissue import WEIGHTS, build_network, network_of, target_of  # noqa: E402
 from MedShieldLib.targets.network import NetworkTarget  # noqa: E402
-from MedShieldLib.training import augment, consistency, hardening  # noqa: E402
+from MedShieldLib.training import augment, consistency, hardening, robust, validate  # noqa: E402
 from MedShieldLib.training.augment import sample  # noqa: E402
 from MedShieldLib.training.calibrate import as_if_new, calibrate_shipped, with_opinion  # noqa: E402
 from MedShieldLib.training.data import (  # noqa: E402
@@ -28,11 +28,16 @@ from MedShieldLib.training.data import (  # noqa: E402
     mni152,
     tissues_of_regions,
 )
-from MedShieldLib.training.train import Phase, Recipe, train  # noqa: E402
+from MedShieldLib.training.train import Phase, Recipe, _of_hardened, train  # noqa: E402
 from MedShieldLib.training.validate import cross_validate, left_out, score, table  # noqa: E402
 
 SHORT = Recipe(
-    phases=(Phase(3, 1e-3, False), Phase(2, 1e-3, True), Phase(2, 1e-3, True, 1.0)),
+    phases=(
+        Phase(3, 1e-3, False),
+        Phase(2, 1e-3, True),
+        Phase(2, 1e-3, True, 1.0),
+        Phase(3, 1e-2, True, 3.0, hardened=True),
+    ),
     measured_patches=1,
     checkpoint_every=1,
 )
@@ -59,11 +64,14 @@ def test_a_sample_is_a_function_of_its_head_and_number(head: Subject) -> None:
     assert set(y.unique().tolist()) <= {0, CSF, GREY, WHITE}
 
 
-def test_training_that_was_stopped_ends_as_if_it_had_not_been(head: Subject, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [5, 9])
+def test_training_that_was_stopped_ends_as_if_it_had_not_been(
+    head: Subject, tmp_path: Path, stop: int
+) -> None:
     whole = train([head], tmp_path / "whole", SHORT)
     asked = iter(range(100))
     with pytest.raises(Cancelled):
-        train([head], tmp_path / "parts", SHORT, cancelled=lambda: next(asked) == 5)
+        train([head], tmp_path / "parts", SHORT, cancelled=lambda: next(asked) == stop)
     resumed = train([head], tmp_path / "parts", SHORT)
     for name, weights in whole.state_dict().items():
         assert torch.equal(weights, resumed.state_dict()[name]), name
@@ -135,29 +143,46 @@ def untrained() -> torch.nn.Module:
     return build_network().eval()
 
 
-def test_hardening_goes_on_from_a_trained_network_and_makes_it_steadier(
-    head: Subject, tmp_path: Path
+def test_hardening_goes_on_from_a_trained_network_and_keeps_its_norms(head: Subject, tmp_path: Path) -> None:
+    begin = train([head], tmp_path / "begin", replace(SHORT, phases=SHORT.phases[:1]))
+    before = copy.deepcopy(begin.state_dict())
+    found = train([head], tmp_path, replace(SHORT, phases=SHORT.phases[3:]), begin=begin).state_dict()
+    changed = {name for name, x in found.items() if not torch.equal(x, before[name])}
+    assert changed and not any("running" in name for name in changed)
+
+
+def test_a_hardened_phase_learns_from_the_changed_sample(head: Subject, tmp_path: Path) -> None:
+    network = train([head], tmp_path, replace(SHORT, phases=(Phase(12, 3e-3, False),))).eval()
+    for number in range(3):
+        given = replace(hardening.sample(head, number), eps=0.1)
+        losses = [_of_hardened(0.0, network, network, replace(given, eps=eps)) for eps in (0.0, 0.1)]
+        apart = [_of_hardened(1.0, network, network, replace(given, eps=eps)) for eps in (0.0, 0.1)]
+        assert losses[1] > losses[0]
+        # Unchanged, it answers as before; what the weight adds is how far it then moves.
+        assert apart[0] - losses[0] < 1e-6 < apart[1] - losses[1]
+
+
+def test_the_robust_twin_begins_at_the_shipped_weights(
+    head: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin = train([head], tmp_path / "begin", replace(SHORT, phases=(Phase(12, 3e-3, False),)))
-    statistics = {name: x.clone() for name, x in begin.state_dict().items() if "running" in name}
-    moved = {}
-    for weight in (0.0, 30.0):
-        recipe = replace(SHORT, phases=(Phase(14, 3e-3, True, weight, hardened=weight > 0),))
-        network = train([head], tmp_path / str(weight), recipe, begin=copy.deepcopy(begin))
-        found = network.state_dict()
-        assert statistics and all(torch.equal(found[name], x) for name, x in statistics.items())
-        moved[weight] = np.mean([moved_by_change(network, hardening.sample(head, 700 + n)) for n in range(4)])
-    assert moved[30.0] < moved[0.0]
+    out = tmp_path / "twin.safetensors"
+    monkeypatch.setattr(robust, "load_subjects", lambda folder: [head])
+    arguments = ["robust", "DATA", "--work", str(tmp_path), "--iterations", "2", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", arguments)
+    robust.main()
+    shipped, twin = (network_of(file).state_dict() for file in (WEIGHTS, out))
+    apart = {
+        name: float((twin[name] - x).abs().max()) for name, x in shipped.items() if x.is_floating_point()
+    }
+    assert max(apart.values()) < 0.05 and any(apart.values())
+    assert not any(change for name, change in apart.items() if "running" in name)
 
 
-def moved_by_change(network: torch.nn.Module, given: hardening.Sample) -> float:
-    """How far the answer to a sample goes when that is changed against it."""
-    answer = network(given.image[None]).softmax(1).detach()
-
-    def loss(x: torch.Tensor) -> torch.Tensor:
-        return consistency.apart(network(x).softmax(1)[0], answer[0])
-
-    return float(loss(hardening.changed(replace(given, eps=hardening.EPS), loss)).detach())
+def test_scoring_the_twin_trains_nothing(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("sys.argv", ["validate", "DATA", "--work", "WORK", "--robust"])
+    with pytest.raises(SystemExit):
+        validate.main()
+    assert "--folds 0" in capsys.readouterr().err
 
 
 def test_contradictions_about_heads_that_were_learned_from_are_taken_for_those_of_new_ones() -> None:
