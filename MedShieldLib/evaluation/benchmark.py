@@ -1,6 +1,6 @@
 """The benchmark: every cell of a plan is measured once, remembered, and never measured again.
 
-What a run covers is in `plan.py`, what is made of the rows in `tables.py`.
+What a run covers is in `plan.py`, what is made of the rows in `report.py`.
 """
 
 from __future__ import annotations

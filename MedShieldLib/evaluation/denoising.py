@@ -131,7 +131,9 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         # The heads on which the benchmark tests targets that were trained on none of them.
-        heads = [h for h in heads_for("deepbet", arguments.data) if h.role is Role.TEST and not h.shift]
+        heads = [
+            h for h in heads_for("deepbet-coarse", arguments.data) if h.role is Role.TEST and not h.shift
+        ]
         volumes = [middle(head.read()) for head in heads]
         rows = {
             name: [

@@ -16,11 +16,12 @@ from MedShieldLib.volume import Volume
 
 MNI152 = "MNI152"
 MNI152_MM = 2
-# The reference target was trained on these, so for it they can only calibrate.
+# All of these are in the calibrations that ship, and so are the templates and the head with contrast agent:
+# targets that come with one are tested on others.
+_CALIBRATED = ("brain-tissue", "deepbet")
 _LABELLED = tuple(f"nichart_Subj{n}" for n in range(1, 13))
-# Other targets leave so many of these heads for testing.
+# The rest leave so many of these heads for testing.
 _LABELLED_TESTS = 4
-# In the calibration that ships with the reference target; tests for others.
 _TEMPLATES = ("mricron_ch2", "nv_spm152")
 _WITH_AGENT = "nv_MR_Gd"
 
@@ -69,7 +70,7 @@ def heads_for(target_name: str, data: Path | None, only: Iterable[str] = ()) -> 
     Without data, MNI152 plays all roles: good for trying out, worthless as a figure.
 
     Args:
-        target_name: the reference target tests on fewer heads, for it was trained on some.
+        target_name: one that comes with a calibration is tested on fewer heads.
         data: folder with volumes/.
         only: subjects to test on; empty for all.
 
@@ -78,17 +79,17 @@ def heads_for(target_name: str, data: Path | None, only: Iterable[str] = ()) -> 
     """
     if data is None:
         return tuple(Head(MNI152, None, role) for role in Role)
-    reference = target_name == "brain-tissue"
-    tests, templates = (0, ()) if reference else (_LABELLED_TESTS, _TEMPLATES)
+    calibrated = target_name in _CALIBRATED
+    tests, templates = (0, ()) if calibrated else (_LABELLED_TESTS, _TEMPLATES)
     found = [Head(s, _file(data, f"{s}_T1"), Role.TEST) for s in _LABELLED[:tests]]
     found += [Head(s, _file(data, s), Role.TEST) for s in (*HELD_OUT, *templates)]
-    found += _real_shifts(data, _LABELLED[:tests], with_agent=not reference)
+    found += _real_shifts(data, _LABELLED[:tests], with_agent=not calibrated)
     found = [head for head in found if not only or head.subject in only]
     clean = [Head(s, _file(data, f"{s}_T1"), Role.LEARN) for s in _LABELLED[tests:]]
     clean.append(Head(MNI152, None, Role.CALIBRATE))
     # Every second one: what a defence has learned from would look too good to its threshold.
     found += [Head(h.subject, h.path, (Role.LEARN, Role.CALIBRATE)[n % 2]) for n, h in enumerate(clean)]
-    if reference:  # the shield's calibration holds them, so the baselines' thresholds shall
+    if calibrated:  # the shield's calibration holds them, so the baselines' thresholds shall
         found += [Head(s, _file(data, s), Role.CALIBRATE) for s in (*_TEMPLATES, _WITH_AGENT)]
     found = [head for head in found if head.path is None or head.path.exists()]
     if not any(head.role is Role.TEST and not head.shift for head in found):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from MedShieldLib.control import Control
-from MedShieldLib.evaluation import benchmark, tables
+from MedShieldLib.evaluation import benchmark, report
 from MedShieldLib.evaluation.plan import Plan
 
 
@@ -31,9 +31,9 @@ class BenchmarkJob:
             BENCHMARK.md.
         """
 
-        def report(rows: list[dict]) -> None:
+        def write(rows: list[dict]) -> None:
             with control.writing():
-                tables.write_report(rows, self.plan, self.out, self.command)
+                report.write_report(rows, self.plan, self.out, self.command)
 
-        benchmark.run(self.plan, control.progress, control.cancelled, report)
+        benchmark.run(self.plan, control.progress, control.cancelled, write)
         return self.out / "BENCHMARK.md"

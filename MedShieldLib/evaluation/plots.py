@@ -1,6 +1,6 @@
 """The benchmark's plots, one panel a target, as SVG files.
 
-What is drawn is computed in `tables.py` and `metrics.py`.
+What is drawn is computed in `figures.py` and `metrics.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
+from MedShieldLib.evaluation.figures import SHIELD, mean, silent_rate  # noqa: E402
 from MedShieldLib.evaluation.metrics import roc  # noqa: E402
 from MedShieldLib.evaluation.plan import Kind  # noqa: E402
 from MedShieldLib.evaluation.rows import Row, grouped  # noqa: E402
@@ -66,7 +67,7 @@ def _dice(rows: Sequence[Row]) -> Figure | None:
         attacked = [r for r in mine if r.kind is Kind.ATTACK]
         for defence, group in grouped(attacked, lambda r: r.defence).items():
             by_eps = sorted(grouped(group, lambda r: r.eps).items())
-            values = [_mean([_defended(r) for r in at]) for _, at in by_eps]
+            values = [mean([_defended(r) for r in at]) for _, at in by_eps]
             if not any(map(math.isnan, values)):
                 x = [eps for eps, _ in by_eps]
                 axes.plot(x, values, marker="o", markersize=3, label=defence, **_look(defence, rows))
@@ -77,7 +78,6 @@ def _dice(rows: Sequence[Row]) -> Figure | None:
 
 def _failures(rows: Sequence[Row]) -> Figure | None:
     """Of the shield: share of silent failures against the passes that the attacker spent."""
-    from MedShieldLib.evaluation.tables import SHIELD, silent_rate
 
     def draw(axes: Axes, mine: Sequence[Row]) -> None:
         attacked = [r for r in mine if r.kind.attacked and r.defence == SHIELD]
@@ -85,7 +85,7 @@ def _failures(rows: Sequence[Row]) -> Figure | None:
         for eps, color in zip(bounds, _MUTED, strict=False):
             points = []
             for name, group in grouped((r for r in attacked if r.eps == eps), lambda r: r.name).items():
-                passes = _mean([r.facts["passes"] for r in group])
+                passes = mean([r.facts["passes"] for r in group])
                 points.append((passes, silent_rate(group, eps).value, name))
             axes.scatter(
                 [p for p, _, _ in points], [s for _, s, _ in points], label=f"{eps:g}/255", color=color
@@ -103,13 +103,12 @@ def _failures(rows: Sequence[Row]) -> Figure | None:
 
 def _false_alarms(rows: Sequence[Row]) -> Figure | None:
     """Of the shield, by shift."""
-    from MedShieldLib.evaluation.tables import SHIELD
 
     def draw(axes: Axes, mine: Sequence[Row]) -> None:
         benign = [r for r in mine if r.kind in (Kind.CLEAN, Kind.SHIFT) and r.defence == SHIELD]
         groups = grouped(benign, lambda r: r.name or "none")
-        attack = [_mean([r.alarm for r in g]) for g in groups.values()]
-        novel = [_mean([r.unusual for r in g]) for g in groups.values()]
+        attack = [mean([r.alarm for r in g]) for g in groups.values()]
+        novel = [mean([r.unusual for r in g]) for g in groups.values()]
         axes.barh(list(groups), attack, color=_STRONG[SHIELD], label="called an attack")
         axes.barh(list(groups), novel, left=attack, color="#d9d9d9", label="out of distribution")
         axes.axvline(0.05, color="black", linewidth=0.8, linestyle=":")
@@ -150,7 +149,3 @@ def _look(defence: str, rows: Sequence[Row]) -> dict:
 
 def _defended(row: Row) -> float:
     return row.dice_original if row.defence == "none" else row.dice_defended
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan

@@ -16,9 +16,10 @@ from MedShieldLib import calibration
 from MedShieldLib.attacks import attack_class
 from MedShieldLib.calibration import Calibration, SecondOpinion
 from MedShieldLib.errors import Cancelled, InputError
-from MedShieldLib.evaluation import benchmark, heads, preparation, shielded, tables
+from MedShieldLib.evaluation import benchmark, heads, preparation, report, shielded
 from MedShieldLib.evaluation.baselines import FILTERS, Filtered
 from MedShieldLib.evaluation.defence import Asked, Setting
+from MedShieldLib.evaluation.headline import HELD_OUT
 from MedShieldLib.evaluation.heads import Role, heads_for
 from MedShieldLib.evaluation.ledger import Ledger
 from MedShieldLib.evaluation.magnet import MagNet
@@ -278,7 +279,7 @@ def test_baselines_get_p_values_from_calibration_heads_only(measured):
 
 
 def test_report_holds_tables_plots_and_the_command(plan, measured, tmp_path):
-    path = tables.write_report(measured, plan, tmp_path / "report", "medshield benchmark --quick")
+    path = report.write_report(measured, plan, tmp_path / "report", "medshield benchmark --quick")
     text = path.read_text()
     for expected in (
         "medshield benchmark --quick",
@@ -342,6 +343,15 @@ def test_subjects_are_never_on_both_sides(dev_data: Path):
                 assert first is second or not sides[first] & sides[second]
     trained_on = {h.subject for h in heads_for("brain-tissue", dev_data) if h.role is not Role.TEST}
     assert {f"nichart_Subj{n}" for n in range(1, 13)} <= trained_on
+
+
+def test_no_head_of_a_calibration_that_ships_is_a_test(dev_data: Path):
+    files = Path(calibration.__file__).parent.glob("data/*.calibration.json")
+    calibrations = [Calibration.load(file) for file in files]
+    assert {c.target_name for c in calibrations} == {"brain-tissue", "deepbet"}
+    for made in calibrations:
+        tests = {h.subject for h in heads_for(made.target_name, dev_data) if h.role is Role.TEST}
+        assert set(HELD_OUT) <= tests and not tests & set(made.subjects)
 
 
 @pytest.mark.parametrize("text", ["pgd:steps", "nonsense", "pgd:colour=3"])

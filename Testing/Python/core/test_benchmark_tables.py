@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedShieldLib.evaluation import tables
+from MedShieldLib.evaluation import report, tables
 from MedShieldLib.evaluation.metrics import over_subjects, rate_over_subjects
 from MedShieldLib.evaluation.plan import Kind, Plan
 from MedShieldLib.evaluation.rows import Row
@@ -25,7 +25,7 @@ SILENT = replace(ADAPTIVE, p_attack=0.9)
 def printed(rows: list[Row], figure: str) -> str:
     """What stands in the goals beside a figure."""
     plan = Plan(None, Path("work"))
-    lines = tables.report([CLEAN, *rows], [], plan, {}, "command").splitlines()
+    lines = report.rendered([CLEAN, *rows], [], plan, {}, "command").splitlines()
     (line,) = (line for line in lines if line.startswith(f"| {figure}"))
     return line.split(" | ")[2].removesuffix(" |")
 
