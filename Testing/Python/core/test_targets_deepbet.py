@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import InputError
+from MedShieldLib.shield import Shield
 from MedShieldLib.targets import DifferentiableTarget, deepbet, load_target
 from MedShieldLib.volume import Volume
 
@@ -200,3 +202,11 @@ def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(deepbet, "find_spec", lambda name: found)
     with pytest.raises(InputError, match=r"bbox_model.pt is missing"):
         deepbet.load_coarse()
+
+
+def test_its_calibration_ships_and_fits_the_weights_of_the_package(fine, coarse):
+    shipped = Calibration.shipped(fine)
+    shipped.require_target(fine)
+    assert shipped.n_subjects == 15 and Shield.for_target(fine).calibration.sha256 == shipped.sha256
+    with pytest.raises(InputError, match="other weights"):
+        shipped.require_target(coarse)
