@@ -151,11 +151,12 @@ class Calibration:
     def limited(self, count: int) -> Calibration:
         """The same clean volumes seen through `count` versions of the family; all of it if it has no more.
 
-        Two are the quick family: the volume moved, and the last version in place, which is the probe in
-        families of `reformer.choose`. Then come the others in their order. The moved one always votes.
+        Two are the quick family: the last version in place, which is the probe in families of
+        `reformer.choose`, and the volume moved, or where nothing is moved the first version. Then come the
+        others in their order. The second one always votes.
 
         Raises:
-            InputError: if `count` is below 2, or a larger family lacks either of the two.
+            InputError: if `count` is below 2, or a larger family has nothing in place.
         """
         if count < QUICK:
             raise InputError(f"A check cannot do with {count} versions of the volume; take {QUICK} or more.")
@@ -163,11 +164,11 @@ class Calibration:
             return self
         moved = [n for n, version in enumerate(self.versions) if isinstance(version, Moved)]
         in_place = [n for n in range(len(self.versions)) if n not in moved]
-        if not moved or not in_place:
+        if not in_place:
             raise InputError(
                 f"Calibration '{self.name}' cannot do with fewer versions of the volume; take all of them."
             )
-        first = [in_place[-1], moved[0]]
+        first = [in_place[-1], (moved or in_place)[0]]
         others = [n for n in range(len(self.versions)) if n not in first]
         kept = sorted([*first, *others][:count])
         columns = pairs(len(self.versions))

@@ -7,6 +7,7 @@ tolerates. An attack is never looked at, so none can be fitted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from MedShieldLib.versions import (
 )
 from MedShieldLib.volume import Volume
 
+# Raise it when `choose` may choose another family: what was chosen before is not taken for it.
+REVISION = 2
 # Of each kind, from strong to weak.
 _LADDERS: tuple[tuple[Filter, ...], ...] = (
     tuple(LowPass(c) for c in (0.35, 0.45, 0.55, 0.65, 0.75)),
@@ -36,8 +39,13 @@ _LADDERS: tuple[tuple[Filter, ...], ...] = (
 )
 # Evens out differences of an attack's size, and hardly any edge of the anatomy.
 _PROBE = Probe(Diffusion(0.025))
+_VOTERS = 5
 _IN_PLACE = 3
-_REACH = 3
+# A second filter of a kind repairs a little more, a third one hardly anything.
+_OF_A_KIND = 2
+_MOVED, _MIRRORED = Moved(3, False), Moved(3, True)
+# A target that a mirror upsets by so many times as much as a shift alone takes left and right for different.
+_ONE_SIDED = 1.5
 # Mean clean disagreement that a version may cause.
 TOLERANCE = 0.03
 
@@ -54,12 +62,12 @@ def choose(
     """The family for a target: six versions, and so six inferences beside the target's own.
 
     Of each kind of filter the strongest that the target tolerates, of these the mildest three; then the
-    volume moved, and mirrored; and a probe. Kinds that are never tolerated are left out, and filtered ones
-    that are moved as well take their place.
+    volume moved, and mirrored, unless that tells nothing or costs too much; then what repairs without being
+    one of these, until five vote; and a probe.
 
     Args:
         target: the target that answers.
-        volumes: a few clean volumes; each costs up to about fifteen inferences.
+        volumes: a few clean volumes; each costs up to about twenty-five inferences.
         tolerance: mean clean disagreement that a version may cause.
         seed: of the draws.
         progress: called as progress(fraction, step).
@@ -68,23 +76,42 @@ def choose(
     Raises:
         Cancelled: when `cancelled()` says so.
     """
-    answers = [target.probabilities(v) for v in volumes]
-    tolerated: list[tuple[float, Filter]] = []
+    trial = _Trial(target, volumes, seed, cancelled)
+    tolerated: list[Filter] = []
     for n, ladder in enumerate(_LADDERS):
         progress(n / len(_LADDERS), f"Choosing the reformer: {ladder[0].kind.replace('_', ' ')}")
-        for version in ladder:
-            if cancelled():
-                raise Cancelled
-            loss = _clean_disagreement(target, volumes, answers, version, seed)
-            if loss <= tolerance:
-                tolerated.append((loss, version))
-                break
-    filters = [version for _, version in sorted(tolerated, key=lambda pair: pair[0])]
+        tolerated += next(([version] for version in ladder if trial.harm(version) <= tolerance), [])
     # A target that tolerates nothing still needs a filter in place: the weakest there is.
-    in_place = filters[:_IN_PLACE] or [_LADDERS[2][-1]]
-    moved = (Moved(_REACH, False), Moved(_REACH, True))
-    spare = (Moved(_REACH, False, in_place[0]), Moved(_REACH, True, in_place[-1]))
-    return (*in_place, *moved, *spare[: _IN_PLACE - len(in_place)], _PROBE)
+    in_place = sorted(tolerated, key=trial.harm)[:_IN_PLACE] or [_LADDERS[2][-1]]
+    places = _places(trial, tolerance)
+    voters = [*in_place, *places, *_spares(trial, in_place, places, tolerance)]
+    return (*voters[:_VOTERS], _PROBE)
+
+
+def _places(trial: _Trial, tolerance: float) -> list[Moved]:
+    """The volume moved, and mirrored, as far as the target's answers to them can repair anything.
+
+    A network without strides sees every place alike: its answer moves along, and so does an attack's.
+    """
+    if trial.harm(_MOVED) <= trial.harm(_PROBE):
+        return []
+    bearable = max(tolerance, _ONE_SIDED * trial.harm(_MOVED))
+    return [_MOVED, _MIRRORED] if trial.harm(_MIRRORED) <= bearable else [_MOVED]
+
+
+def _spares(trial: _Trial, in_place: list[Filter], places: list[Moved], tolerance: float) -> list[Version]:
+    """More voters, the best first: filters on moved volumes, then those next to what the target tolerates."""
+    wanted = _VOTERS - len(in_place) - len(places)
+    spares: list[Version] = [replace(place, inner=inner) for place in places for inner in in_place]
+    spares = sorted(spares, key=trial.harm) if wanted else []
+    if len(spares) < wanted:
+        kinds = [version.kind for version in in_place]
+        rungs = [version for ladder in _LADDERS for version in ladder if version not in in_place]
+        for version in sorted(rungs, key=lambda version: abs(trial.harm(version) - tolerance)):
+            if kinds.count(version.kind) < _OF_A_KIND:
+                kinds.append(version.kind)
+                spares.append(version)
+    return spares
 
 
 def continued(vote: np.ndarray, answer: np.ndarray, share: float) -> np.ndarray:
@@ -113,13 +140,26 @@ def continued(vote: np.ndarray, answer: np.ndarray, share: float) -> np.ndarray:
     return vote
 
 
-def _clean_disagreement(
-    target: Target, volumes: Sequence[Volume], answers: Sequence[np.ndarray], version: Version, seed: int
-) -> float:
-    losses = []
-    for n, (volume, answer) in enumerate(zip(volumes, answers, strict=True)):
-        source = Source(volume, target.grid(volume), target.finest_mm)
-        draw = version.draw(source, np.random.default_rng(seed + n))
-        other = target.probabilities(draw.volume)
-        losses.append(detector.disagreement(answer, draw.restore(other) if draw.restore else other).mean())
-    return float(np.mean(losses))
+class _Trial:
+    """What versions do to clean answers; each is tried once."""
+
+    def __init__(self, target: Target, volumes: Sequence[Volume], seed: int, cancelled: IsCancelled) -> None:
+        self._target, self._volumes, self._seed, self._cancelled = target, volumes, seed, cancelled
+        self._answers = [target.probabilities(volume) for volume in volumes]
+        self._harms: dict[Version, float] = {}
+
+    def harm(self, version: Version) -> float:
+        """Mean disagreement between the answers to the volumes themselves and to the version."""
+        if version not in self._harms:
+            if self._cancelled():
+                raise Cancelled
+            losses = [self._loss(version, n) for n in range(len(self._volumes))]
+            self._harms[version] = float(np.mean(losses))
+        return self._harms[version]
+
+    def _loss(self, version: Version, n: int) -> float:
+        volume, answer = self._volumes[n], self._answers[n]
+        source = Source(volume, self._target.grid(volume), self._target.finest_mm)
+        draw = version.draw(source, np.random.default_rng(self._seed + n))
+        other = self._target.probabilities(draw.volume)
+        return detector.disagreement(answer, draw.restore(other) if draw.restore else other).mean()

@@ -135,7 +135,7 @@ class _Part:
     def calibration(self, family: tuple[versions.Version, ...]) -> Calibration:
         """Without a second opinion."""
         path = self._file("calibration")
-        if not path.exists():
+        if not _is_of(path, family):
             calibrate(self.setting.target, self._volumes, family, **self._how("Calibrating the shield")).save(
                 path
             )
@@ -144,7 +144,7 @@ class _Part:
     def with_opinion_of(self, second: Target, family: tuple[versions.Version, ...]) -> Calibration:
         """With the second opinion, asked in a pass of its own about the same volumes."""
         path = self._file(f"second-{second.name}-{second.sha256[:8]}")
-        if not path.exists():
+        if not _is_of(path, family):
             alone, how = self.calibration(family), self._how("Asking for a second opinion")
             with_second_opinion(alone, self.setting.target, second, self._volumes, **how).save(path)
         return Calibration.load(path)
@@ -163,6 +163,11 @@ class _Part:
 
         seed = self.setting.seed + 1000 * self.number
         return {"seed": seed, "progress": progress, "cancelled": self.setting.cancelled}
+
+
+def _is_of(path: Path, family: tuple[versions.Version, ...]) -> bool:
+    """Whether a calibration was made before, and with the family of today."""
+    return path.exists() and Calibration.load(path).versions == family
 
 
 def joined(parts: list[Calibration], name: str) -> Calibration:
@@ -187,7 +192,7 @@ def _joined_opinion(parts: list[SecondOpinion]) -> SecondOpinion | None:
 
 
 def _family(setting: Setting) -> tuple[versions.Version, ...]:
-    path = setting.folder / "versions.json"
+    path = setting.folder / f"versions-{reformer.REVISION}.json"
     if not path.exists():
         if setting.cancelled():
             raise Cancelled

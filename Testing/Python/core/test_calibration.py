@@ -255,8 +255,15 @@ def test_fewer_than_two_versions_are_refused(small_calibration: Calibration, cou
         small_calibration.limited(count)
 
 
-def test_a_family_that_never_moves_cannot_be_limited(small_calibration: Calibration) -> None:
+def test_a_family_that_never_moves_is_limited_to_its_first_and_last_version(
+    small_calibration: Calibration,
+) -> None:
     family = tuple(LowPass(0.5 + 0.01 * n) for n in range(len(small_calibration.versions)))
+    assert replace(small_calibration, versions=family).limited(2).versions == (family[0], family[-1])
+
+
+def test_a_family_with_nothing_in_place_cannot_be_limited(small_calibration: Calibration) -> None:
+    family = tuple(Moved(3, False, LowPass(0.5 + 0.01 * n)) for n in range(len(small_calibration.versions)))
     with pytest.raises(InputError, match="take all of them"):
         replace(small_calibration, versions=family).limited(2)
 
