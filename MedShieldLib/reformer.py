@@ -43,7 +43,8 @@ _VOTERS = 5
 _IN_PLACE = 3
 # A second filter of a kind repairs a little more, a third one hardly anything.
 _OF_A_KIND = 2
-_MOVED, _MIRRORED = Moved(3, False), Moved(3, True)
+_REACH = 3
+_MOVED, _MIRRORED = Moved(_REACH, False), Moved(_REACH, True)
 # A target that a mirror upsets by so many times as much as a shift alone takes left and right for different.
 _ONE_SIDED = 1.5
 # Mean clean disagreement that a version may cause.
@@ -162,4 +163,13 @@ class _Trial:
         source = Source(volume, self._target.grid(volume), self._target.finest_mm)
         draw = version.draw(source, np.random.default_rng(self._seed + n))
         other = self._target.probabilities(draw.volume)
-        return detector.disagreement(answer, draw.restore(other) if draw.restore else other).mean()
+        if draw.restore is None:
+            return detector.disagreement(answer, other).mean()
+        within = _inside(answer)
+        return detector.disagreement(answer[within], draw.restore(other)[within]).mean()
+
+
+def _inside(answer: np.ndarray) -> tuple[slice, ...]:
+    """An answer (C, K', J', I') without its rim: what left there with a move says nothing about the target."""
+    rim, thin = slice(_REACH, -_REACH), slice(None)
+    return (thin, *(rim if size > 2 * _REACH else thin for size in answer.shape[1:]))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from MedShieldLib import Volume, detector, effort, reformer
 from MedShieldLib.calibration import Calibration
@@ -14,6 +15,7 @@ from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.observation import observe
 from MedShieldLib.targets.network import NetworkTarget
 from MedShieldLib.versions import Diffusion, LowPass, Moved, Probe, Version, votes
+from MedShieldLib.volume import Structure
 
 Heads = list[tuple[str, Volume]]
 PROBE = Probe(Diffusion(0.03))
@@ -52,8 +54,47 @@ def test_a_target_that_tolerates_nothing_is_still_shown_the_weakest_filter_and_s
 ) -> None:
     family = reformer.choose(small_target, [small_heads[0][1]], tolerance=0.0)
     weakest = Diffusion(0.05)
-    moved = (Moved(3, False), Moved(3, True), Moved(3, False, weakest), Moved(3, True, weakest))
-    assert family[:-1] == (weakest, *moved) and kinds(family)[-1] is Probe
+    assert family[:3] == (weakest, Moved(3, False), Moved(3, True)) and kinds(family)[-1] is Probe
+    assert set(family[3:5]) == {Moved(3, False, weakest), Moved(3, True, weakest)}
+
+
+class SeesEveryPlaceAlike(torch.nn.Module):
+    """A sharp threshold voxel by voxel: no stride, and no mercy on filters."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x), 60 * (x - 0.45)], dim=1)
+
+
+class TakesOneSideForAnother(torch.nn.Module):
+    """The same on every second voxel, and on the left half alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        coarse = torch.nn.functional.avg_pool3d(x, 2)
+        seen = torch.nn.functional.interpolate(coarse, x.shape[2:])
+        left = torch.arange(x.shape[-1]) < x.shape[-1] // 2
+        return torch.cat([torch.zeros_like(x), 20 * (seen - 0.45) * left - 5.0 * ~left], dim=1)
+
+
+def sharp_target(network: torch.nn.Module) -> NetworkTarget:
+    """On the voxels of the small heads, so that shifts fit them."""
+    return NetworkTarget("sharp", network, (Structure(1, "Head", (1.0, 1.0, 1.0)),), "00", (1.5, 1.5, 2.0))
+
+
+def test_where_a_network_does_not_notice_places_filters_vote_in_their_stead(small_heads: Heads) -> None:
+    target, volumes = sharp_target(SeesEveryPlaceAlike()), [volume for _, volume in small_heads[:2]]
+    family = reformer.choose(target, volumes, tolerance=0.0)
+    voters = [version for version in family if votes(version)]
+    assert len(voters) == 5 and kinds(family)[-1] is Probe
+    assert Moved not in kinds(family)
+    assert len(set(voters)) == 5 and max(kinds(family).count(kind) for kind in kinds(family)) == 2
+
+
+def test_a_network_that_tells_left_from_right_is_not_mirrored(small_heads: Heads) -> None:
+    target, volumes = sharp_target(TakesOneSideForAnother()), [volume for _, volume in small_heads[:2]]
+    family = reformer.choose(target, volumes)
+    moved = [version for version in family if isinstance(version, Moved)]
+    assert len(family) == effort.ALL and moved[0] == Moved(3, False)
+    assert len(moved) >= 2 and not any(version.mirror for version in moved)
 
 
 def test_choosing_can_be_cancelled(small_target: NetworkTarget, small_heads: Heads) -> None:
