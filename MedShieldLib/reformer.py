@@ -80,8 +80,9 @@ def choose(
     trial = _Trial(target, volumes, seed, cancelled)
     tolerated: list[Filter] = []
     for n, ladder in enumerate(_LADDERS):
-        progress(n / len(_LADDERS), f"Choosing the reformer: {ladder[0].kind.replace('_', ' ')}")
+        progress(n / (len(_LADDERS) + 1), f"Choosing the reformer: {ladder[0].kind.replace('_', ' ')}")
         tolerated += next(([version] for version in ladder if trial.harm(version) <= tolerance), [])
+    progress(1 - 1 / (len(_LADDERS) + 1), "Choosing the reformer: moved")
     # A target that tolerates nothing still needs a filter in place: the weakest there is.
     in_place = sorted(tolerated, key=trial.harm)[:_IN_PLACE] or [_LADDERS[2][-1]]
     places = _places(trial, tolerance)
@@ -170,6 +171,6 @@ class _Trial:
 
 
 def _inside(answer: np.ndarray) -> tuple[slice, ...]:
-    """An answer (C, K', J', I') without its rim: what left there with a move says nothing about the target."""
+    """An answer (C, K', J', I') without its rim: what a move pushed out there is not the target's doing."""
     rim, thin = slice(_REACH, -_REACH), slice(None)
     return (thin, *(rim if size > 2 * _REACH else thin for size in answer.shape[1:]))
