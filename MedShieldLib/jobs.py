@@ -224,7 +224,8 @@ class TrainJob:
 
     def run(self, control: Control) -> None:
         """Raises InputError or Cancelled."""
-        from MedShieldLib.training.train import Recipe, main
+        from MedShieldLib.training.reference import train_and_validate
+        from MedShieldLib.training.train import Recipe
 
         require_new_file(self.out, self.force, (".safetensors",))
         recipe = Recipe() if self.seed is None else Recipe(seed=self.seed)
@@ -238,7 +239,7 @@ class TrainJob:
 
         for folder in (self.out.parent, self.work):
             make_folder(folder)
-        main(self.data, self.work, self.out, recipe, self.folds, progress)
+        train_and_validate(self.data, self.work, self.out, recipe, self.folds, progress)
 
 
 def find_volumes(folder: Path) -> list[Path]:

@@ -18,8 +18,8 @@ import torch
 
 from MedShieldLib.errors import Cancelled
 from MedShieldLib.targets.brain_tissue import build_network
-from MedShieldLib.training import augment, command, consistency, hardening
-from MedShieldLib.training.data import MNI, Subject, load_subjects
+from MedShieldLib.training import augment, consistency, hardening
+from MedShieldLib.training.data import MNI, Subject
 
 _MEASURING_SEED = 500
 
@@ -237,19 +237,3 @@ def _resume(work: Path, parts: dict) -> int:
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return state["iteration"]
-
-
-def main(
-    data: Path,
-    work: Path,
-    weights: Path,
-    recipe: Recipe,
-    folds: int = 3,
-    progress: Progress = lambda fraction, step: None,
-) -> list[dict]:
-    """Train on all subjects and write `weights`; then cross-validate with the same recipe."""
-    from MedShieldLib.training.validate import cross_validate
-
-    subjects = load_subjects(data)
-    command.save(train(subjects, work / "all", recipe, progress), weights)
-    return cross_validate(subjects, work, recipe, folds, progress) if folds else []
