@@ -261,12 +261,16 @@ class Calibration:
         Raises:
             InputError: if none ships for it.
         """
-        path = _DATA / f"{target.name}.calibration.json"
-        if not path.exists():
+        if not cls.ships_for(target.name):
             raise InputError(
                 f"No calibration ships for target '{target.name}'; make one with medshield calibrate FOLDER."
             )
-        return cls.load(path)
+        return cls.load(_shipped_file(target.name))
+
+    @staticmethod
+    def ships_for(target_name: str) -> bool:
+        """Whether a calibration ships for the target of that name."""
+        return _shipped_file(target_name).exists()
 
     def require_target(self, target: Target) -> None:
         """Refuse to judge a target that this calibration was not made for.
@@ -465,6 +469,10 @@ class Rows:
             progress(n / len(self._jobs), f"{subject}: {shift.__name__.replace('_', ' ')}")
             shifted = shifts.apply(shift, volume, self._seed + n)
             yield Row(self._stand_ins.get(subject, self._target), shifted, self._seed + 7919 * n)
+
+
+def _shipped_file(target_name: str) -> Path:
+    return _DATA / f"{target_name}.calibration.json"
 
 
 def _in_turn(augmentations: Sequence[shifts.Shift], count: int | None, turn: int) -> list[shifts.Shift]:

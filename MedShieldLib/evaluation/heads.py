@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.headline import HELD_OUT
 from MedShieldLib.volume import Volume
@@ -18,7 +19,6 @@ MNI152 = "MNI152"
 MNI152_MM = 2
 # All of these are in the calibrations that ship, and so are the templates and the head with contrast agent:
 # targets that come with one are tested on others.
-_CALIBRATED = ("brain-tissue", "deepbet")
 _LABELLED = tuple(f"nichart_Subj{n}" for n in range(1, 13))
 # The rest leave so many of these heads for testing.
 _LABELLED_TESTS = 4
@@ -79,7 +79,7 @@ def heads_for(target_name: str, data: Path | None, only: Iterable[str] = ()) -> 
     """
     if data is None:
         return tuple(Head(MNI152, None, role) for role in Role)
-    calibrated = target_name in _CALIBRATED
+    calibrated = Calibration.ships_for(target_name)
     tests, templates = (0, ()) if calibrated else (_LABELLED_TESTS, _TEMPLATES)
     found = [Head(s, _file(data, f"{s}_T1"), Role.TEST) for s in _LABELLED[:tests]]
     found += [Head(s, _file(data, s), Role.TEST) for s in (*HELD_OUT, *templates)]
