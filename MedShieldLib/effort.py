@@ -1,6 +1,6 @@
 """How many versions of a volume a check compares; free of imports, so that every face can start with it."""
 
-# The fewest, and what --quick means: one in place and one moved.
+# The fewest, and what --quick means: a probe, and one that votes.
 QUICK = 2
 # As many as the families of `reformer.choose` have.
 ALL = 6
