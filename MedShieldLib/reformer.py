@@ -29,7 +29,7 @@ from MedShieldLib.versions import (
 from MedShieldLib.volume import Volume
 
 # Raise it when `choose` may choose another family: what was chosen before is not taken for it.
-REVISION = 2
+REVISION = 3
 # Of each kind, from strong to weak.
 _LADDERS: tuple[tuple[Filter, ...], ...] = (
     tuple(LowPass(c) for c in (0.35, 0.45, 0.55, 0.65, 0.75)),
@@ -39,7 +39,7 @@ _LADDERS: tuple[tuple[Filter, ...], ...] = (
 )
 # Evens out differences of an attack's size, and hardly any edge of the anatomy.
 _PROBE = Probe(Diffusion(0.025))
-_VOTERS = 5
+_BESIDE_PROBE = 5
 _IN_PLACE = 3
 # A second filter of a kind repairs a little more, a third one hardly anything.
 _OF_A_KIND = 2
@@ -63,8 +63,7 @@ def choose(
     """The family for a target: six versions, and so six inferences beside the target's own.
 
     Of each kind of filter the strongest that the target tolerates, of these the mildest three; then the
-    volume moved, and mirrored, unless that tells nothing or costs too much; then what repairs without being
-    one of these, until five vote; and a probe.
+    volume moved, and mirrored, or what serves in their place; and a probe.
 
     Args:
         target: the target that answers.
@@ -77,43 +76,58 @@ def choose(
     Raises:
         Cancelled: when `cancelled()` says so.
     """
-    trial = _Trial(target, volumes, seed, cancelled)
+    trial = _Trial(target, volumes, tolerance, seed, cancelled)
     tolerated: list[Filter] = []
     for n, ladder in enumerate(_LADDERS):
         progress(n / (len(_LADDERS) + 1), f"Choosing the reformer: {ladder[0].kind.replace('_', ' ')}")
         tolerated += next(([version] for version in ladder if trial.harm(version) <= tolerance), [])
     progress(1 - 1 / (len(_LADDERS) + 1), "Choosing the reformer: moved")
-    # A target that tolerates nothing still needs a filter in place: the weakest there is.
-    in_place = sorted(tolerated, key=trial.harm)[:_IN_PLACE] or [_LADDERS[2][-1]]
-    places = _places(trial, tolerance)
-    voters = [*in_place, *places, *_spares(trial, in_place, places, tolerance)]
-    return (*voters[:_VOTERS], _PROBE)
+    in_place = sorted(tolerated, key=trial.harm)[:_IN_PLACE]
+    # A network without strides sees every place alike: its answer moves along, and so does an attack's.
+    notices_places = trial.harm(_MOVED) > trial.harm(_PROBE)
+    others = (_with_places if notices_places else _without_places)(trial, in_place)
+    return (*others, _PROBE)
 
 
-def _places(trial: _Trial, tolerance: float) -> list[Moved]:
-    """The volume moved, and mirrored, as far as the target's answers to them can repair anything.
+def _with_places(trial: _Trial, tolerated: list[Filter]) -> list[Version]:
+    """Filters, the volume moved and mirrored, and moved filters while there is room.
 
-    A network without strides sees every place alike: its answer moves along, and so does an attack's.
+    A mirror that upsets the target too much to repair anything is still evidence.
     """
-    if trial.harm(_MOVED) <= trial.harm(_PROBE):
-        return []
-    bearable = max(tolerance, _ONE_SIDED * trial.harm(_MOVED))
-    return [_MOVED, _MIRRORED] if trial.harm(_MIRRORED) <= bearable else [_MOVED]
+    # A target that tolerates nothing still needs a filter in place: the weakest there is.
+    in_place = tolerated or [_LADDERS[2][-1]]
+    bearable = max(trial.tolerance, _ONE_SIDED * trial.harm(_MOVED))
+    mirror_votes = trial.harm(_MIRRORED) <= bearable
+    places = [_MOVED, _MIRRORED] if mirror_votes else [_MOVED]
+    family: list[Version] = [*in_place, *places]
+    if not mirror_votes:
+        family.append(Probe(_MIRRORED))
+    if len(family) < _BESIDE_PROBE:
+        moved = [replace(place, inner=inner) for place in places for inner in in_place]
+        family += [*sorted(moved, key=trial.harm), *_next_filters(trial, in_place)]
+    return family[:_BESIDE_PROBE]
 
 
-def _spares(trial: _Trial, in_place: list[Filter], places: list[Moved], tolerance: float) -> list[Version]:
-    """More voters, the best first: filters on moved volumes, then those next to what the target tolerates."""
-    wanted = _VOTERS - len(in_place) - len(places)
-    spares: list[Version] = [replace(place, inner=inner) for place in places for inner in in_place]
-    spares = sorted(spares, key=trial.harm) if wanted else []
-    if len(spares) < wanted:
-        kinds = [version.kind for version in in_place]
-        rungs = [version for ladder in _LADDERS for version in ladder if version not in in_place]
-        for version in sorted(rungs, key=lambda version: abs(trial.harm(version) - tolerance)):
-            if kinds.count(version.kind) < _OF_A_KIND:
-                kinds.append(version.kind)
-                spares.append(version)
-    return spares
+def _without_places(trial: _Trial, tolerated: list[Filter]) -> list[Version]:
+    """Filters, and filters on the mirrored volume as far as the target bears the mirror."""
+    in_place = [*tolerated, *_next_filters(trial, tolerated)]
+    bearable = _ONE_SIDED * max(trial.harm(version) for version in in_place[:_IN_PLACE])
+    mirrored = [replace(_MIRRORED, inner=inner) for inner in in_place[:_IN_PLACE]]
+    borne = [version for version in mirrored if trial.harm(version) <= bearable]
+    family: list[Version] = [*in_place[:_IN_PLACE], *borne, *in_place[_IN_PLACE:]]
+    return family[:_BESIDE_PROBE]
+
+
+def _next_filters(trial: _Trial, chosen: list[Filter]) -> list[Filter]:
+    """The filters beside those chosen, the nearest to what the target tolerates first."""
+    kinds = [version.kind for version in chosen]
+    rungs = [version for ladder in _LADDERS for version in ladder if version not in chosen]
+    found = []
+    for version in sorted(rungs, key=lambda version: abs(trial.harm(version) - trial.tolerance)):
+        if kinds.count(version.kind) < _OF_A_KIND:
+            kinds.append(version.kind)
+            found.append(version)
+    return found
 
 
 def continued(vote: np.ndarray, answer: np.ndarray, share: float) -> np.ndarray:
@@ -145,7 +159,15 @@ def continued(vote: np.ndarray, answer: np.ndarray, share: float) -> np.ndarray:
 class _Trial:
     """What versions do to clean answers; each is tried once."""
 
-    def __init__(self, target: Target, volumes: Sequence[Volume], seed: int, cancelled: IsCancelled) -> None:
+    def __init__(
+        self,
+        target: Target,
+        volumes: Sequence[Volume],
+        tolerance: float,
+        seed: int,
+        cancelled: IsCancelled,
+    ) -> None:
+        self.tolerance = tolerance
         self._target, self._volumes, self._seed, self._cancelled = target, volumes, seed, cancelled
         self._answers = [target.probabilities(volume) for volume in volumes]
         self._harms: dict[Version, float] = {}

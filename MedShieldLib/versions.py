@@ -3,7 +3,7 @@
 A version is a kind with a strength; each draw takes its own random parameters from the check's seed, which
 an attacker does not know. The target's answer to a draw is mapped back before it is compared or voted on.
 Most versions change a volume as much as the target tolerates, and their answers vote. A probe changes it as
-little as an attack does: its answer is evidence alone.
+little as an attack does, or more than the target bears: its answer is evidence alone.
 """
 
 from __future__ import annotations
@@ -247,13 +247,17 @@ class Moved:
 
 @dataclass(frozen=True)
 class Probe:
-    """A filter too weak to repair anything: it upsets what a small attack has built on, and no anatomy."""
+    """A version without a vote: evidence alone.
 
-    inner: Filter
+    A filter too weak to repair anything upsets what a small attack has built on, and no anatomy. A place that
+    costs too much to repair anything may still show that an answer does not hold.
+    """
+
+    inner: Filter | Moved
 
     @property
     def kind(self) -> str:
-        """A probe, and the kind of its filter."""
+        """A probe, and the kind of what is inside."""
         return f"probe_{self.inner.kind}"
 
     def draw(self, source: Source, rng: np.random.Generator) -> Draw:
