@@ -27,27 +27,26 @@ FACES = ("cli", "worker", "terminal", "jobs", "demo", "slicer", "panel", "web")
 STUDIES = ("attacks", "evaluation", "training")
 
 
-def imports(module: str) -> set[str]:
-    """All that a module imports, at its top or inside of functions, as full names."""
-    found: set[str] = set()
+def statements(module: str) -> list[tuple[str, str]]:
+    """(what it is imported from, its full name) of all that a module imports, at its top or in functions."""
+    found: list[tuple[str, str]] = []
     for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            found += [(alias.name, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{module} imports relatively"
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            found += [(node.module, f"{node.module}.{alias.name}") for alias in node.names]
     return found
+
+
+def imports(module: str) -> set[str]:
+    """The full names of all that a module imports, and of where it comes from."""
+    return {name for pair in statements(module) for name in pair}
 
 
 def arrows(module: str) -> set[str]:
     """The modules of MedShieldLib that a module imports; a package only where it is meant itself."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = ((node.module, f"{node.module}.{alias.name}") for alias in node.names)
-            found |= {name if name in MODULES else package for package, name in names}
+    found = {name if name in MODULES else package for package, name in statements(module)}
     return found & set(MODULES) - {module}
 
 
