@@ -22,7 +22,7 @@ from MedShieldLib.denoiser import WEIGHTS, Network, gates
 from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.fitting import Parts, fit
 from MedShieldLib.observation import IsCancelled, Progress
-from MedShieldLib.training import command
+from MedShieldLib.training import command, precision
 from MedShieldLib.training.data import from_nibabel
 from MedShieldLib.training.noise import Spectrum, enveloped, noise
 from MedShieldLib.volume import Volume
@@ -115,7 +115,7 @@ def train(
         optimizer.param_groups[0]["lr"] = recipe.learning_rate * _share_of_rate(n / recipe.steps)
         batch = [sample(heads, recipe.seed * 1_000_003 + n * recipe.batch + m) for m in range(recipe.batch)]
         clean, added, level, open_gates = (torch.cat(column) for column in zip(*batch, strict=True))
-        with torch.autocast("cpu", dtype=torch.bfloat16):  # twice as fast on recent CPUs
+        with precision.mixed():
             found = network(clean + added, level, open_gates).float()
         # In units of the level, so that weak noise counts as much as strong.
         loss = ((found - added) / level.reshape(-1, 1, 1, 1, 1)).square().mean()
