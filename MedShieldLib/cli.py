@@ -206,10 +206,10 @@ def targets() -> None:
 
 @app.command()
 def benchmark(
-    data: Annotated[Path | None, _path_option(help="With volumes/ and models/; else MNI152 alone.")] = None,
+    data: Annotated[Path | None, _path_option(help="With volumes/, heads.csv; else MNI152 alone.")] = None,
     out: Annotated[Path, _path_option("--out", "-o", help="Folder for the tables.")] = Path("benchmark"),
     work: Annotated[Path, _path_option("--work", "-w", help="A rerun goes on.")] = Path("work/benchmark"),
-    targets: Annotated[str | None, typer.Option(help="Words, as below; default: all.")] = None,
+    targets: Annotated[str | None, typer.Option(help="Names or a model's JSON; default: all.")] = None,
     attacks: Annotated[str | None, typer.Option(help='Such as "fgsm pgd:steps=100".')] = None,
     eps: Annotated[str | None, typer.Option(help="Bounds in 255ths of the window; default: 2 4 8.")] = None,
     defences: Annotated[str | None, typer.Option(help="The shield and its baselines.")] = None,
@@ -217,6 +217,7 @@ def benchmark(
     heads: Annotated[str | None, typer.Option(help="Subjects to test on.")] = None,
     seed: Seed = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Minutes: shows that all works.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Measure targets, attacks and defences against each other (days; stop and go on as you like)."""
     from MedShieldLib.evaluation.job import BenchmarkJob
@@ -226,6 +227,8 @@ def benchmark(
     plan = plan.with_choices(
         targets=targets, attacks=attacks, eps=eps, defences=defences, shifts=shifts, heads=heads
     )
+    for name in plan.targets:
+        _agree_to_foreign_code(name, trust)
     report = _run(BenchmarkJob(plan, out, shlex.join(["medshield", *sys.argv[1:]])).run)
     terminal.out.print(f"Tables: {report}", markup=False, soft_wrap=True)
 

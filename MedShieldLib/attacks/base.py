@@ -293,27 +293,37 @@ class Attack(ABC):
         case = Case.of(target, volume, inside, generator, self.expected_passes, progress, cancelled)
         attacked = case.written(case.project(self.perturb(case)))
         seconds = time.perf_counter() - began
-        linf, l2 = distances(target, volume, attacked)
+        change = change_between(target, volume, attacked)
         return AttackResult(
             attack=self,
             target=target.name,
             volume=attacked,
             eps=eps,
             seed=seed,
-            linf=linf,
-            l2=l2,
-            ssim=ssim(target.window(volume)[0, 0].numpy(), target.window(attacked)[0, 0].numpy()),
+            linf=change.linf,
+            l2=change.l2,
+            ssim=change.ssim,
             dice=_dice_between(target, volume, attacked),
             passes=case.passes,
             seconds=seconds,
         )
 
 
-def distances(target: DifferentiableTarget, clean: Volume, attacked: Volume) -> tuple[float, float]:
-    """L-infinity and L2 distance of two volumes' voxels, in units of the target's window."""
+@dataclass(frozen=True)
+class Change:
+    """How far an attacked volume lies from the clean one; as those of `AttackResult`."""
+
+    linf: float
+    l2: float
+    ssim: float
+
+
+def change_between(target: DifferentiableTarget, clean: Volume, attacked: Volume) -> Change:
+    """How far two volumes on the same voxels lie from each other, in units of the target's window."""
     change = np.abs(attacked.voxels.astype(np.float64) - clean.voxels.astype(np.float64))
     change /= window_width(target, clean)
-    return float(change.max()), float(np.sqrt(np.square(change).sum()))
+    alike = ssim(target.window(clean)[0, 0].numpy(), target.window(attacked)[0, 0].numpy())
+    return Change(float(change.max()), float(np.sqrt(np.square(change).sum())), alike)
 
 
 def window_width(target: DifferentiableTarget, volume: Volume) -> float:

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import cast
 
 from MedShieldLib import shifts
+from MedShieldLib.attacks.base import change_between
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation import dev_targets
 from MedShieldLib.evaluation.benign import SHIFTS
 from MedShieldLib.evaluation.defence import Asked, Defence, Setting
-from MedShieldLib.evaluation.heads import Head, Role, heads_for
+from MedShieldLib.evaluation.heads import Head, Role
 from MedShieldLib.evaluation.ledger import Ledger, key_of, seed_of
 from MedShieldLib.evaluation.metrics import mean_dice
 from MedShieldLib.evaluation.plan import Cell, Kind, Plan, duration
 from MedShieldLib.evaluation.preparation import Preparation, prepare
+from MedShieldLib.evaluation.split import heads_for
 from MedShieldLib.observation import IsCancelled, Progress
 from MedShieldLib.targets import DifferentiableTarget, Target, load_target
 from MedShieldLib.volume import Segmentation, Volume
@@ -114,11 +116,11 @@ class Bench:
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """The plan's cells for this target; no attacks on one that shows no gradients."""
+        """The plan's cells for this target; no search for attacks on one that shows no gradients."""
         cells = self.plan.cells(self.target.name)
         if isinstance(self.target, DifferentiableTarget):
             return cells
-        return tuple(cell for cell in cells if not cell.kind.attacked)
+        return tuple(cell for cell in cells if not cell.kind.attacked or cell.head.attack)
 
     def completes_head(self, cell: Cell) -> bool:
         """Whether the next cell is of another head."""
@@ -148,8 +150,8 @@ class Bench:
             volume = self.volume(cell.head)
             facts: dict = {}
             if cell.kind.attacked:
-                reference = self._clean_answer(cell.head)
-                volume, facts = self._attacked(cell)
+                reference = self._clean_answer(self._ordinary(cell.head))
+                volume, facts = self._given(cell) if cell.head.attack else self._attacked(cell)
             elif cell.name and not cell.head.shift:
                 volume = self._shifted(cell)
             plain = asked.segmentation(asked.about(volume), volume)
@@ -235,6 +237,24 @@ class Bench:
             )
         return Volume.read(path), {name: value for name, value in row.items() if name != "key"}
 
+    def _ordinary(self, head: Head) -> Head:
+        """Of the same subject, the volume that nobody has touched."""
+        clean = (cell.head for cell in self.cells if cell.kind is Kind.CLEAN)
+        return head if head.ordinary else next(h for h in clean if h.subject == head.subject)
+
+    def _given(self, cell: Cell) -> tuple[Volume, dict]:
+        """A volume that was attacked elsewhere, and how far it lies from the clean one.
+
+        Raises:
+            InputError: if it does not lie on the same voxels.
+        """
+        volume, clean = self.volume(cell.head), self.volume(self._ordinary(cell.head))
+        if not volume.same_geometry(clean):
+            raise InputError(f"{cell.head.path} does not lie on the voxels of the volume that was attacked.")
+        if not isinstance(self.target, DifferentiableTarget):
+            return volume, {}
+        return volume, asdict(change_between(self.target, clean, volume))
+
     @cached_property
     def preparation(self) -> Preparation:
         """Defences and attacks of this target."""
@@ -276,7 +296,11 @@ class Bench:
         head = self._hashes.get(cell.head) or self.volume(cell.head).sha256()
         self._hashes[cell.head] = head
         known = self._ready[cell.against].identity if cell.against else ""
-        attack = self.preparation.version(cell.name) if cell.kind.attacked else ()
+        attack: tuple[str, ...] = ()
+        if cell.head.attack:
+            attack = (self.volume(self._ordinary(cell.head)).sha256(),)
+        elif cell.kind.attacked:
+            attack = self.preparation.version(cell.name)
         return (
             self.target.sha256,
             head,

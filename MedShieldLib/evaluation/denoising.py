@@ -19,7 +19,8 @@ from MedShieldLib import converter
 from MedShieldLib.attacks.ssim import ssim
 from MedShieldLib.denoiser import Denoiser
 from MedShieldLib.errors import InputError
-from MedShieldLib.evaluation.heads import Role, heads_for
+from MedShieldLib.evaluation.heads import Role
+from MedShieldLib.evaluation.split import heads_for
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.training.noise import Spectrum, noise
 from MedShieldLib.versions import AngularStop, Diffusion, Filter, LowPass, Median, Source, WaveletShrinkage
@@ -131,9 +132,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         # The heads on which the benchmark tests targets that were trained on none of them.
-        heads = [
-            h for h in heads_for("deepbet-coarse", arguments.data) if h.role is Role.TEST and not h.shift
-        ]
+        heads = [h for h in heads_for("deepbet-coarse", arguments.data) if h.role is Role.TEST and h.ordinary]
         volumes = [middle(head.read()) for head in heads]
         rows = {
             name: [

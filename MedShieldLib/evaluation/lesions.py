@@ -20,8 +20,9 @@ from MedShieldLib import converter
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.denoising import filters
-from MedShieldLib.evaluation.heads import Role, heads_for
+from MedShieldLib.evaluation.heads import Role
 from MedShieldLib.evaluation.metrics import Estimate, over_subjects
+from MedShieldLib.evaluation.split import heads_for
 from MedShieldLib.targets import Target, load_target
 from MedShieldLib.versions import Moved, Source, votes
 from MedShieldLib.volume import Volume
@@ -172,7 +173,7 @@ def study(data: Path | None, target: Target, seed: int, say: Callable[[str], Non
         InputError: if `data` holds no head, or no head shows white matter enough.
     """
     reference, findings = load_target("brain-tissue"), []
-    heads = [h for h in heads_for(target.name, data) if h.role is Role.TEST and not h.shift]
+    heads = [h for h in heads_for(target.name, data) if h.role is Role.TEST and h.ordinary]
     for number, head in enumerate(heads):
         volume = head.read()
         lesions = simulate(volume, white_matter(reference, volume), seed + number)

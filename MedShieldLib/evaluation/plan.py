@@ -17,7 +17,8 @@ from MedShieldLib import shifts
 from MedShieldLib.attacks import ADAPTIVE, ATTACKS, load_attack
 from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.benign import SHIFTS
-from MedShieldLib.evaluation.heads import Head, Role, heads_for
+from MedShieldLib.evaluation.heads import Head, Role
+from MedShieldLib.evaluation.split import heads_for
 
 TARGETS = ("brain-tissue", "torchio-unet", "deepbet-coarse", "meshnet-model5", "meshnet-model11", "deepbet")
 # The shield with so many versions; None takes all of its calibration. The last one also has a second opinion.
@@ -98,7 +99,8 @@ class Cell:
 
     def cost(self, defences: int) -> float:
         """Roughly, in inferences."""
-        passes = expected_passes(self.name) if self.kind.attacked else 0
+        searched = self.kind.attacked and not self.head.attack
+        passes = expected_passes(self.name) if searched else 0
         return 3 * passes + 2 * defences
 
 
@@ -107,9 +109,9 @@ class Plan:
     """One benchmark run.
 
     Attributes:
-        data: folder of development data; None uses MNI152 alone.
+        data: folder with volumes (see `split.py`) and models; None uses MNI152 alone.
         work: for finished cells, attacked volumes and what defences learned.
-        targets: names, see `TARGETS`.
+        targets: names, see `TARGETS`, or JSON files that describe a model.
         attacks: as for `parse_attack`; adaptive ones are run against every shield of `defences`.
         eps: L-infinity bounds in 255ths of the target's window.
         defences: names, see `DEFENCES`.
@@ -182,6 +184,8 @@ class Plan:
             yield from (Cell(Kind.CALIBRATION, head, shift.__name__) for shift in shifts.CALIBRATION)
         elif head.shift:
             yield Cell(Kind.SHIFT, head, head.shift)
+        elif head.attack:
+            yield Cell(Kind.ATTACK, head, head.attack, head.eps)
         else:
             yield Cell(Kind.CLEAN, head)
             for name in self.attacks:

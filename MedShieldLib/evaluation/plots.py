@@ -85,8 +85,9 @@ def _failures(rows: Sequence[Row]) -> Figure | None:
         for eps, color in zip(bounds, _MUTED, strict=False):
             points = []
             for name, group in grouped((r for r in attacked if r.eps == eps), lambda r: r.name).items():
-                passes = mean([r.facts["passes"] for r in group])
-                points.append((passes, silent_rate(group, eps).value, name))
+                passes = mean([r.fact("passes") for r in group])
+                if not math.isnan(passes):  # of an attack made elsewhere nobody knows
+                    points.append((passes, silent_rate(group, eps).value, name))
             axes.scatter(
                 [p for p, _, _ in points], [s for _, s, _ in points], label=f"{eps:g}/255", color=color
             )

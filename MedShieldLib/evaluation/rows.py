@@ -40,7 +40,7 @@ class Row:
         dice_original: of the target alone.
         dice_defended: of the defence, always on; NaN if it has no reformer.
         extra_inferences, target_s, own_s: its cost beyond the plain answer.
-        facts: of the attack: linf, l2, ssim, passes, attack_s.
+        facts: of the attack: linf, l2, ssim, passes, attack_s; of one made elsewhere, not all.
     """
 
     target: str
@@ -80,6 +80,10 @@ class Row:
     def effective(self) -> bool:
         """Whether an attack did any harm to the target alone."""
         return 1 - self.dice_original >= EFFECTIVE
+
+    def fact(self, name: str) -> float:
+        """One of the attack's facts; NaN if it is not known."""
+        return self.facts.get(name, math.nan)
 
     def silent_failure(self, drop: float) -> bool:
         """No suspicion of an attack, and more than `drop` of Dice lost in what the user is given."""

@@ -22,7 +22,7 @@ from MedShieldLib.evaluation.figures import (
     silent_rate,
     with_detector,
 )
-from MedShieldLib.evaluation.markdown import count_effective, figure, table
+from MedShieldLib.evaluation.markdown import count_effective, figure, number, table
 from MedShieldLib.evaluation.plan import ALPHA, Kind
 from MedShieldLib.evaluation.rows import Row, grouped
 
@@ -42,10 +42,10 @@ def attacks(rows: Sequence[Row]) -> str:
                 f"{eps:g}",
                 figure(dice),
                 count_effective(group),
-                f"{255 * max(r.facts['linf'] for r in group):.2f}",
-                f"{mean(r.facts['ssim'] for r in group):.3f}",
-                f"{mean(r.facts['passes'] for r in group):.0f}",
-                f"{mean(r.facts['attack_s'] for r in group):.0f}",
+                number(255 * max(r.fact("linf") for r in group), 2),
+                number(mean(r.fact("ssim") for r in group), 3),
+                number(mean(r.fact("passes") for r in group), 0),
+                number(mean(r.fact("attack_s") for r in group), 0),
             )
         )
     headings = ("target", "attack", "eps", "Dice", "effective", "L-inf", "SSIM", "passes", "s")
@@ -150,8 +150,8 @@ def silent_failures(rows: Sequence[Row]) -> str:
     for (target, defence, name), group in by_attack.items():
         rates = [figure(silent_rate(group, eps)) for eps in bounds]
         extra = mean(r.extra_inferences for r in group)
-        passes = mean(r.facts["passes"] for r in group)
-        lines.append((target, defence, f"{extra:.0f}", name, f"{passes:.0f}", *rates))
+        passes = mean(r.fact("passes") for r in group)
+        lines.append((target, defence, f"{extra:.0f}", name, number(passes, 0), *rates))
     eps_headings = [f"eps {eps:g}" for eps in bounds]
     return table(("target", "defence", "extra inferences", "attack", "passes", *eps_headings), lines)
 

@@ -11,26 +11,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nilearn.datasets import load_mni152_template
 
-from MedShieldLib import calibration
-from MedShieldLib.attacks import attack_class
+from MedShieldLib import calibration, shifts
+from MedShieldLib.attacks import attack_class, load_attack
 from MedShieldLib.calibration import Calibration, SecondOpinion
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation import benchmark, heads, preparation, report, shielded
 from MedShieldLib.evaluation.baselines import FILTERS, Filtered
 from MedShieldLib.evaluation.defence import Asked, Setting
 from MedShieldLib.evaluation.headline import HELD_OUT
-from MedShieldLib.evaluation.heads import Role, heads_for
+from MedShieldLib.evaluation.heads import Role
 from MedShieldLib.evaluation.ledger import Ledger
 from MedShieldLib.evaluation.magnet import MagNet
 from MedShieldLib.evaluation.plan import Kind, Plan, duration, expected_passes, parse_attack
 from MedShieldLib.evaluation.preparation import prepare
 from MedShieldLib.evaluation.rows import rows_of
+from MedShieldLib.evaluation.split import heads_for
 from MedShieldLib.observation import observe
 from MedShieldLib.shield import Shield
 from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
-from MedShieldLib.volume import Structure
+from MedShieldLib.training.data import from_nibabel
+from MedShieldLib.volume import Structure, Volume
 
 DEFENCES = ("none", "low-pass", "spectrum-only", "shield", "shield-second")
 
@@ -303,7 +306,7 @@ def test_training_free_filters_calibrate_on_all_clean_heads_that_the_shield_has(
     (tmp_path / "volumes").mkdir()
     for subject in [f"nichart_Subj{n}_T1" for n in range(1, 13)] + ["mricron_ch2", "nv_spm152", "nv_MR_Gd"]:
         (tmp_path / "volumes" / f"{subject}.nii.gz").touch()
-    (tmp_path / "volumes" / f"{heads.HELD_OUT[0]}.nii.gz").touch()
+    (tmp_path / "volumes" / f"{HELD_OUT[0]}.nii.gz").touch()
     fixed, learned = Filtered(FILTERS[0], 1.0), MagNet(torch.nn.Identity(), "magnet")
 
     def calibrated(defence, target: str) -> set[str]:
@@ -331,6 +334,58 @@ def test_the_forecast_of_an_adaptive_attack_is_what_it_spends(measured):
     versions = next(r.extra_inferences for r in rows if r.defence == "shield")
     same = expected_passes(f"adaptive-stability:steps=3,draws={versions}")
     assert np.mean(spent) == pytest.approx(same, rel=0.3)  # so few steps leave fewer finalists
+
+
+@pytest.fixture(scope="module")
+def own(toy, plan, tmp_path_factory) -> Plan:
+    """Somebody's own volumes, and among them attacked ones."""
+    folder = tmp_path_factory.mktemp("own")
+    mni(4).write(folder / "clean.nrrd")
+    load_attack("pgd", steps=5)(nervous_network(), mni(4), 8 / 255).volume.write(folder / "attacked.nrrd")
+    mni(2).write(folder / "elsewhere.nrrd")
+    for n, shift in enumerate((shifts.gamma, shifts.bias_field, shifts.rician_noise)):
+        shifts.apply(shift, mni(4), n).write(folder / f"head{n}.nrrd")
+    lines = [
+        "subject,file,role,attack,eps",
+        *(f"head{n},head{n}.nrrd,calibrate,," for n in range(3)),
+        "mine,clean.nrrd,test,,",
+        "mine,attacked.nrrd,test,theirs,8",
+        "mine,elsewhere.nrrd,test,misplaced,8",
+    ]
+    (folder / "heads.csv").write_text("\n".join(lines))
+    return replace(
+        plan, data=folder, work=folder / "work", attacks=(), shifts=(), defences=("none", "shield")
+    )
+
+
+def mni(resolution_mm: int) -> Volume:
+    return from_nibabel(load_mni152_template(resolution=resolution_mm))
+
+
+def test_volumes_that_were_attacked_elsewhere_are_judged_like_others(own, tmp_path):
+    measured = benchmark.run(own)
+    rows, skipped = rows_of(measured)
+    assert len(skipped) == 1 and "elsewhere.nrrd" in skipped[0] and "voxels" in skipped[0]
+    theirs = {r.defence: r for r in rows if r.name == "theirs"}
+    assert set(theirs) == {"none", "shield"} and theirs["none"].eps == 8
+    assert theirs["none"].dice_original < 0.95 and theirs["none"].facts["linf"] == pytest.approx(
+        8 / 255, rel=0.01
+    )
+    assert theirs["shield"].score > next(
+        r.score for r in rows if r.kind is Kind.CLEAN and r.defence == "shield"
+    )
+    assert math.isnan(theirs["none"].fact("passes"))
+    text = report.write_report(measured, own, tmp_path, "medshield benchmark").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| toy | theirs | 8 |"))
+    assert line.endswith("| - | - |") and "elsewhere.nrrd does not lie" in text
+
+
+def test_another_attacked_volume_is_measured_anew(own):
+    before = len(Ledger(own.work / "cells.jsonl").rows)
+    attacked = own.data / "attacked.nrrd"
+    mni(4).with_voxels(mni(4).voxels * np.float32(0.99)).write(attacked)
+    benchmark.run(own)
+    assert len(Ledger(own.work / "cells.jsonl").rows) == before + 2
 
 
 def test_subjects_are_never_on_both_sides(dev_data: Path):

@@ -271,6 +271,11 @@ def test_foreign_code_is_run_unasked_when_trusted(head, foreign, tmp_path):
     assert "cannot be read" in refusal("check", head, "--target", foreign, "--trust", "-o", tmp_path / "out")
 
 
+def test_foreign_code_of_a_benchmark_is_not_run_unasked(foreign, tmp_path):
+    sentence = refusal("benchmark", "--targets", foreign, "--work", tmp_path / "work", "-o", tmp_path / "out")
+    assert "--trust" in sentence and "gone.pt" in sentence
+
+
 # --- cancelling and faults
 
 
