@@ -2,8 +2,9 @@
 
 Another architecture (a residual encoder with additive skips and group norm, Myronenko 2018), another task
 (ventricles, deep grey matter, hippocampus, cerebellum, the rest of the brain) and another grid (3 mm) than
-the targets here have. It is trained on six heads of the development data, without a thought of attacks, and meets
-the shield as a TorchScript file with its JSON; the heads.csv beside it lists the heads that it has not seen.
+the targets here have. It is trained on six heads of the development data, without a thought of attacks, and
+meets the shield as a TorchScript file with its JSON; the heads.csv beside it lists the heads that it has
+not seen.
 
     python -m MedShieldLib.evaluation.fresh_target DATA --out FOLDER
     medshield benchmark --data FOLDER --targets FOLDER/fresh.json --trust --out TABLES
