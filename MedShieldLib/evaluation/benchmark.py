@@ -105,6 +105,7 @@ class Bench:
     target: Target
     ledger: Ledger
     cancelled: IsCancelled
+    say: Say = lambda step: None  # of what is being prepared
     _volumes: dict[Head, Volume] = field(default_factory=dict)
     _hashes: dict[Head, str] = field(default_factory=dict)
     _answers: dict[Head, Segmentation] = field(default_factory=dict)
@@ -195,6 +196,11 @@ class Bench:
             self._volumes[head] = volume
         return self._volumes[head]
 
+    def _hash(self, head: Head) -> str:
+        if head not in self._hashes:
+            self._hashes[head] = self.volume(head).sha256()
+        return self._hashes[head]
+
     def _clean_answer(self, head: Head) -> Segmentation:
         if head not in self._answers:
             volume = self.volume(head)
@@ -258,11 +264,19 @@ class Bench:
     @cached_property
     def preparation(self) -> Preparation:
         """Defences and attacks of this target."""
-        heads = heads_for(self.target.name, self.plan.data)
+        heads = [h for h in heads_for(self.target.name, self.plan.data) if h.role is not Role.TEST]
         learn = [h.subject for h in heads if h.role is Role.LEARN]
-        clean = {h.subject: self.volume(h) for h in heads if h.role is not Role.TEST}
-        folder = self.plan.work / "prepared" / f"{self.target.name}-{self.target.sha256[:8]}"
-        setting = Setting(self.target, tuple(clean.items()), folder, self.plan.seed, cancelled=self.cancelled)
+        clean = {h.subject: self.volume(h) for h in heads}
+        volumes = key_of(*(f"{h.subject} {h.role.value} {self._hash(h)}" for h in heads))
+        made_for = f"{self.target.name}-{self.target.sha256[:8]}-{volumes[:8]}"
+        setting = Setting(
+            self.target,
+            tuple(clean.items()),
+            self.plan.work / "prepared" / made_for,
+            self.plan.seed,
+            progress=lambda fraction, step: self.say(f"{step} ({fraction:.0%})"),
+            cancelled=self.cancelled,
+        )
         return prepare(setting, learn)
 
     def defences(self, say: Say) -> list[Defence]:
@@ -271,6 +285,7 @@ class Bench:
         Raises:
             Cancelled: when asked to stop.
         """
+        self.say = say
         for name in self.plan.defences:
             say(f"preparing {name}")
             try:
@@ -293,12 +308,11 @@ class Bench:
 
     def _identity(self, cell: Cell) -> tuple:
         """All that decides which volume the defences see."""
-        head = self._hashes.get(cell.head) or self.volume(cell.head).sha256()
-        self._hashes[cell.head] = head
+        head = self._hash(cell.head)
         known = self._ready[cell.against].identity if cell.against else ""
         attack: tuple[str, ...] = ()
         if cell.head.attack:
-            attack = (self.volume(self._ordinary(cell.head)).sha256(),)
+            attack = (self._hash(self._ordinary(cell.head)),)
         elif cell.kind.attacked:
             attack = self.preparation.version(cell.name)
         return (

@@ -388,6 +388,17 @@ def test_another_attacked_volume_is_measured_anew(own):
     assert len(Ledger(own.work / "cells.jsonl").rows) == before + 2
 
 
+def test_what_was_learned_from_other_volumes_is_not_taken(own):
+    steps: list[str] = []
+    shifts.apply(shifts.gamma, mni(4), 9).write(own.data / "head0.nrrd")
+    measured = benchmark.run(own, lambda fraction, step: steps.append(step))
+    assert len(list((own.work / "prepared").iterdir())) == 2
+    assert any("Calibrating the shield" in step for step in steps)
+    clean = next(m for m in measured if m["kind"] == "clean" and m["defence"] == "shield")
+    known = [row for row in Ledger(own.work / "cells.jsonl").rows.values() if row.get("kind") == "clean"]
+    assert clean in known and len([row for row in known if row["defence"] == "shield"]) == 2
+
+
 def test_subjects_are_never_on_both_sides(dev_data: Path):
     for target in ("brain-tissue", "deepbet"):
         found = heads_for(target, dev_data)
