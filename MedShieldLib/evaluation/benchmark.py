@@ -189,10 +189,12 @@ class Bench:
         }
 
     def volume(self, head: Head) -> Volume:
-        """A head's clean volume."""
+        """A head's volume; those attacked elsewhere may be many, and are read again when they are needed."""
         if head not in self._volumes:
             volume = head.read()
             volume.require_checkable()
+            if head.attack:
+                return volume
             self._volumes[head] = volume
         return self._volumes[head]
 
