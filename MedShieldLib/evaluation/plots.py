@@ -34,6 +34,7 @@ def draw_all(rows: Sequence[Row], folder: Path) -> dict[str, str]:
         "ROC": ("roc.svg", _roc),
         "Defended Dice against eps, all attacks, ineffective ones too": ("dice.svg", _dice),
         "Silent failures against the attacker's budget": ("failures.svg", _failures),
+        "Attackers who know the shield, against its extra inferences": ("inferences.svg", _inferences),
         "False alarms per shift": ("false_alarms.svg", _false_alarms),
     }
     drawn = {}
@@ -100,6 +101,25 @@ def _failures(rows: Sequence[Row]) -> Figure | None:
         axes.set_xscale("symlog")
 
     return _per_target(rows, draw)
+
+
+def _inferences(rows: Sequence[Row]) -> Figure | None:
+    """Silent failures and what the user is given, for shields of several sizes; all attacks together."""
+    adaptive = [r for r in rows if r.kind is Kind.ADAPTIVE]
+    if len({r.extra_inferences for r in adaptive}) < 2:
+        return None
+
+    def draw(axes: Axes, mine: Sequence[Row]) -> None:
+        for (eps, group), color in zip(sorted(grouped(mine, lambda r: r.eps).items()), _MUTED, strict=False):
+            sizes = sorted(grouped(group, lambda r: r.extra_inferences).items())
+            x = [size for size, _ in sizes]
+            given = [mean([r.dice_given for r in at]) for _, at in sizes]
+            silent = [silent_rate(at, eps).value for _, at in sizes]
+            axes.plot(x, silent, "o-", color=color, label=f"silent failures, {eps:g}/255")
+            axes.plot(x, given, "s:", color=color, label=f"Dice of what is given, {eps:g}/255")
+        axes.set(xlabel="extra inferences of a check", ylim=(-0.02, 1.02))
+
+    return _per_target(adaptive, draw)
 
 
 def _false_alarms(rows: Sequence[Row]) -> Figure | None:

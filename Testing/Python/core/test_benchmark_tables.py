@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedShieldLib.evaluation import report, tables
+from MedShieldLib.evaluation import plots, report, tables
 from MedShieldLib.evaluation.metrics import over_subjects, rate_over_subjects
 from MedShieldLib.evaluation.plan import Kind, Plan
 from MedShieldLib.evaluation.rows import Row
@@ -95,3 +95,11 @@ def test_subjects_that_all_agree_leave_room_for_one_that_does_not(always):
 
 def test_a_rate_of_nothing_is_unknown():
     assert math.isnan(rate_over_subjects({}).value)
+
+
+def test_shields_of_several_sizes_are_drawn_against_their_inferences(tmp_path):
+    few = replace(SILENT, defence="shield-quick", extra_inferences=2)
+    drawn = plots.draw_all([CLEAN, SILENT, few, replace(ADAPTIVE, eps=4.0)], tmp_path)
+    text = (tmp_path / drawn["Attackers who know the shield, against its extra inferences"]).read_text()
+    assert "silent failures, 8/255" in text and "silent failures, 4/255" in text
+    assert "inferences.svg" not in plots.draw_all([CLEAN, SILENT], tmp_path).values()
