@@ -3,8 +3,8 @@
 Another architecture (a residual encoder with additive skips and group norm, Myronenko 2018), another task
 (ventricles, deep grey matter, hippocampus, cerebellum, the rest of the brain) and another grid (3 mm) than
 the targets here have. It is trained on six heads of the development data, without a thought of attacks, and
-meets the shield as a TorchScript file with its JSON; the heads.csv beside it lists the heads that it has
-not seen.
+meets the shield as a TorchScript file with its JSON, and with heads that it has not seen, in a field of view
+of its own.
 
     python -m MedShieldLib.evaluation.fresh_target DATA --out FOLDER
     medshield benchmark --data FOLDER --targets FOLDER/fresh.json --trust --out TABLES
@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -32,7 +33,6 @@ from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.volume import Volume
 
 SPACING_MM = 3.0
-DIVISOR = 8
 # DLMUSE region codes (the MUSE list of regions); every other region is the rest of the brain.
 STRUCTURES: dict[str, tuple[int, ...]] = {
     "Ventricles": (4, 11, 49, 50, 51, 52),
@@ -43,10 +43,15 @@ STRUCTURES: dict[str, tuple[int, ...]] = {
 }
 _LEARNED = tuple(f"nichart_Subj{n}" for n in range(1, 7))
 # Of the heads that it has not seen: for the shield's calibration, and to test on.
-_CALIBRATE = (*(f"nichart_Subj{n}_T1" for n in range(7, 11)), "mricron_ch2", "nv_spm152", "nv_MR_Gd")
-_TEST = ("nichart_Subj11_T1", "nichart_Subj12_T1", "nichart_IXI012-HH-1211_T1", "trio_b17_mprage")
+_CALIBRATE = (*(f"nichart_Subj{n}_T1" for n in range(7, 11)), "mricron_ch2")
+_TEST = ("nichart_Subj11_T1", "nichart_IXI012-HH-1211_T1", "trio_b17_mprage")
 _PATCH = (56, 64, 56)
-_STEPS, _LEARNING_RATE, _SEED = 700, 3e-3, 17
+# A slice of which less is bright lies above the head.
+_TOP_SHARE = 0.02
+# The first steps find the large structures, the others, which weigh small ones more, the rest.
+_STEPS, _WEIGHTED_STEPS, _SEED = 700, 300, 17
+_LEARNING_RATE, _WEIGHTED_LEARNING_RATE = 3e-3, 2e-3
+_WEIGHTS = (0.5, 4.0, 4.0, 8.0, 1.0, 0.5)
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -60,13 +65,12 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="for the model and heads.csv; a rerun goes on"
     )
-    parser.add_argument("--steps", type=int, default=_STEPS, help="of training")
     arguments = parser.parse_args()
 
     learned = [_pair(arguments.data, name) for name in _LEARNED]
-    network = trained(learned, arguments.out / "fresh-training.pt", arguments.steps)
+    network = trained(learned, arguments.out / "fresh-training.pt")
     write(network, arguments.out)
-    list_heads(arguments.data, arguments.out)
+    write_heads(arguments.data, arguments.out)
     for name in (*_LEARNED[:1], "nichart_Subj11", "nichart_Subj12"):
         image, labels = _pair(arguments.data, name)
         figures = ", ".join(
@@ -75,7 +79,7 @@ def main() -> None:
         print(f"{name}{' (trained on)' if name in _LEARNED else ''}: {figures}")
 
 
-def trained(pairs: Sequence[Pair], checkpoint: Path, steps: int) -> torch.nn.Module:
+def trained(pairs: Sequence[Pair], checkpoint: Path) -> torch.nn.Module:
     """The network, fitted to (1, K, J, I) images and labels by the plainest recipe there is."""
     from monai.losses import DiceCELoss
     from monai.networks.nets import SegResNet
@@ -89,10 +93,15 @@ def trained(pairs: Sequence[Pair], checkpoint: Path, steps: int) -> torch.nn.Mod
         blocks_up=(1, 1, 1),
     )
     optimizer = torch.optim.AdamW(network.parameters(), _LEARNING_RATE)
-    loss = DiceCELoss(softmax=True, to_onehot_y=True)
+    plain = DiceCELoss(softmax=True, to_onehot_y=True)
+    weighted = DiceCELoss(softmax=True, to_onehot_y=True, weight=torch.tensor(_WEIGHTS))
 
     def step(n: int) -> None:
-        optimizer.param_groups[0]["lr"] = _LEARNING_RATE * (1 - n / steps) ** 0.9
+        if n < _STEPS:
+            loss, rate, done = plain, _LEARNING_RATE, n / _STEPS
+        else:
+            loss, rate, done = weighted, _WEIGHTED_LEARNING_RATE, (n - _STEPS) / _WEIGHTED_STEPS
+        optimizer.param_groups[0]["lr"] = rate * (1 - done) ** 0.9
         x, y = _patch(*pairs[n % len(pairs)], np.random.default_rng([_SEED, n]))
         value = loss(network(x[None]), y[None])
         optimizer.zero_grad()
@@ -103,6 +112,7 @@ def trained(pairs: Sequence[Pair], checkpoint: Path, steps: int) -> torch.nn.Mod
     def say(fraction: float, step: str) -> None:
         print(f"\r{fraction:6.1%}  {step}", end="", flush=True)
 
+    steps = _STEPS + _WEIGHTED_STEPS
     fit({"network": network, "optimizer": optimizer}, step, steps, checkpoint, say, lambda: False)
     print()
     return network.eval()
@@ -119,7 +129,7 @@ def write(network: torch.nn.Module, folder: Path) -> Path:
     description = {
         "model": "fresh.pt",
         "spacing_mm": [SPACING_MM] * 3,
-        "divisor": DIVISOR,
+        "patch_size": _PATCH,
         "structures": [
             {"value": n, "name": name, "color": [c, 0.6, 1 - c]}
             for n, (name, c) in enumerate(zip(STRUCTURES, colours, strict=True), 1)
@@ -130,22 +140,42 @@ def write(network: torch.nn.Module, folder: Path) -> Path:
     return path
 
 
-def list_heads(data: Path, folder: Path) -> None:
-    """heads.csv in `folder`: the heads of `data` that are there and that the network has not learned from.
+def write_heads(data: Path, folder: Path) -> None:
+    """The heads of `data` that are there and that the network has not learned from, in one field of view.
+
+    Each lies within one patch, so that an answer takes one pass. heads.csv lists them.
 
     Raises:
         InputError: if none is there to test on.
     """
-    lines = [
-        (name, os.path.relpath(data / "volumes" / f"{name}.nii.gz", folder), role)
-        for names, role in ((_CALIBRATE, "calibrate"), (_TEST, "test"))
-        for name in names
-        if (data / "volumes" / f"{name}.nii.gz").exists()
-    ]
+    lines = []
+    for role, names in (("calibrate", _CALIBRATE), ("test", _TEST)):
+        for name in names:
+            path = data / "volumes" / f"{name}.nii.gz"
+            if path.exists():
+                Volume.from_sitk(_field_of_view(Volume.read(path).to_sitk())).write(folder / path.name)
+                lines.append((name, path.name, role))
     if not any(role == "test" for _, _, role in lines):
         raise InputError(f"{data} holds none of the heads to test on; give the folder of development data.")
     with (folder / LIST).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("subject", "file", "role"), *lines])
+
+
+def _field_of_view(head: sitk.Image) -> sitk.Image:
+    """What of a head fits into one patch: from its top downwards, and around its middle."""
+    head = sitk.DICOMOrient(head, "LPS")
+    voxels = sitk.GetArrayViewFromImage(head)
+    sizes = [round(n * SPACING_MM / mm) for n, mm in zip(_PATCH, head.GetSpacing()[::-1], strict=True)]
+    inside = voxels > voxels.mean()
+    top = int(np.flatnonzero(inside.mean((1, 2)) > _TOP_SHARE).max()) + 1
+    slab = inside[max(0, top - sizes[0]) : top]
+    middles = [top - sizes[0] / 2, *(float(np.median(where)) for where in np.nonzero(slab)[1:])]
+    starts = [
+        int(np.clip(middle - size / 2, 0, max(0, n - size)))
+        for middle, size, n in zip(middles, sizes, voxels.shape, strict=True)
+    ]
+    sizes = [min(size, n) for size, n in zip(sizes, voxels.shape, strict=True)]
+    return sitk.RegionOfInterest(head, sizes[::-1], starts[::-1])
 
 
 def _pair(data: Path, name: str) -> Pair:
@@ -179,11 +209,15 @@ def _patch(image: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator) 
 
 
 def _dice(network: torch.nn.Module, image: torch.Tensor, labels: torch.Tensor) -> list[float]:
-    """Of every structure against the labels."""
-    pads = [n for size in image.shape[:0:-1] for n in (0, -size % DIVISOR)]
+    """Of every structure against the labels.
+
+    By patches, as in training: group norm measures what it sees, and whole heads hold more air.
+    """
+    from monai.inferers import sliding_window_inference
+
+    infer: Any = sliding_window_inference
     with torch.inference_mode():
-        found = network(torch.nn.functional.pad(image, pads)[None]).argmax(1)
-    found = found[:, : image.shape[1], : image.shape[2], : image.shape[3]]
+        found = infer(image[None], _PATCH, 1, network, overlap=0.5, mode="gaussian").argmax(1)
     pairs = [(found == n, labels == n) for n in range(1, 1 + len(STRUCTURES))]
     return [float(2 * (a & b).sum() / max(1, int(a.sum() + b.sum()))) for a, b in pairs]
 
