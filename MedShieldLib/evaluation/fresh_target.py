@@ -48,8 +48,8 @@ _TEST = ("nichart_Subj11_T1", "nichart_IXI012-HH-1211_T1", "trio_b17_mprage")
 _PATCH = (56, 64, 56)
 # A slice of which less is bright lies above the head.
 _TOP_SHARE = 0.02
-# The first steps find the large structures, the others, which weigh small ones more, the rest.
-_STEPS, _WEIGHTED_STEPS, _SEED = 700, 300, 17
+# The first steps find the large structures; two cycles more, which weigh small ones more, the rest.
+_STEPS, _CYCLE, _CYCLES, _SEED = 700, 300, 2, 17
 _LEARNING_RATE, _WEIGHTED_LEARNING_RATE = 3e-3, 2e-3
 _WEIGHTS = (0.5, 4.0, 4.0, 8.0, 1.0, 0.5)
 
@@ -100,7 +100,7 @@ def trained(pairs: Sequence[Pair], checkpoint: Path) -> torch.nn.Module:
         if n < _STEPS:
             loss, rate, done = plain, _LEARNING_RATE, n / _STEPS
         else:
-            loss, rate, done = weighted, _WEIGHTED_LEARNING_RATE, (n - _STEPS) / _WEIGHTED_STEPS
+            loss, rate, done = weighted, _WEIGHTED_LEARNING_RATE, (n - _STEPS) % _CYCLE / _CYCLE
         optimizer.param_groups[0]["lr"] = rate * (1 - done) ** 0.9
         x, y = _patch(*pairs[n % len(pairs)], np.random.default_rng([_SEED, n]))
         value = loss(network(x[None]), y[None])
@@ -112,7 +112,7 @@ def trained(pairs: Sequence[Pair], checkpoint: Path) -> torch.nn.Module:
     def say(fraction: float, step: str) -> None:
         print(f"\r{fraction:6.1%}  {step}", end="", flush=True)
 
-    steps = _STEPS + _WEIGHTED_STEPS
+    steps = _STEPS + _CYCLE * _CYCLES
     fit({"network": network, "optimizer": optimizer}, step, steps, checkpoint, say, lambda: False)
     print()
     return network.eval()
