@@ -116,7 +116,8 @@ def _inferences(rows: Sequence[Row]) -> Figure | None:
             given = [mean([r.dice_given for r in at]) for _, at in sizes]
             silent = [silent_rate(at, eps).value for _, at in sizes]
             axes.plot(x, silent, "o-", color=color, label=f"silent failures, {eps:g}/255")
-            axes.plot(x, given, "s:", color=color, label=f"Dice of what is given, {eps:g}/255")
+            axes.plot(x, given, "s:", color=color, label=f"given Dice, {eps:g}/255")
+            axes.set_xticks(x)
         axes.set(xlabel="extra inferences of a check", ylim=(-0.02, 1.02))
 
     return _per_target(adaptive, draw)
