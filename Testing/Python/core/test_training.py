@@ -16,7 +16,7 @@ pytest.importorskip("nilearn")
 from MedShieldLib.errors import Cancelled, InputError  # noqa: E402
 from MedShieldLib.targets.brain_tissue import WEIGHTS, build_network, network_of, target_of  # noqa: E402
 from MedShieldLib.targets.network import NetworkTarget  # noqa: E402
-from MedShieldLib.training import augment, consistency, hardening, robust, validate  # noqa: E402
+from MedShieldLib.training import augment, consistency, hardening, precision, robust, validate  # noqa: E402
 from MedShieldLib.training.augment import sample  # noqa: E402
 from MedShieldLib.training.calibrate import as_if_new, calibrate_shipped, with_opinion  # noqa: E402
 from MedShieldLib.training.data import (  # noqa: E402
@@ -240,3 +240,11 @@ def test_shipped_calibration_gets_its_second_opinion_later(small_target, small_h
     with pytest.raises(InputError, match="head 0"):
         others = [(name, volume) for (name, _), (_, volume) in zip(heads, small_heads[2:5], strict=True)]
         with_opinion(alone, small_target, second, others, {})
+
+
+@pytest.mark.parametrize(("capability", "half"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
+def test_half_precision_is_used_only_where_the_processor_has_it(monkeypatch, capability, half) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    with precision.mixed():
+        answer = torch.nn.Linear(2, 2)(torch.zeros(1, 2))
+    assert (answer.dtype == torch.bfloat16) is half
