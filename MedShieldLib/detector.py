@@ -28,6 +28,11 @@ _BANDS = (1, 3, 6, 10, 15, 20)
 # Below this soft volume (in cells) a structure is absent from both answers and there is nothing to compare.
 _ABSENT_CELLS = 8.0
 _SMALLEST_SCORE = 1e-6
+# With fewer subjects nothing is known of how they differ.
+_FEWEST_SUBJECTS = 3
+# How far log attack scores of clean subjects usually differ: root mean square of three calibrations of nine
+# subjects and more (.090, .116, .153), and as how many subjects that counts; see docs/method.md.
+_USUAL_SPREAD, _USUAL_SUBJECTS = 0.12, 4
 # Scores that fewer clean volumes reach are not explained by chance alone, whatever the alarm rate.
 _RARE = 0.05
 # How far answers are from each other is measured on about so many cells, evenly spaced.
@@ -231,7 +236,9 @@ class Normaliser:
         return np.linalg.norm((features - self.centre) @ self.whitening.T, axis=-1)
 
 
-def p_value(score: float, clean: np.ndarray, subjects: Sequence[str] = ()) -> float:
+def p_value(
+    score: float, clean: np.ndarray, subjects: Sequence[str] = (), usual_spread: float | None = None
+) -> float:
     """The p-value of a score under clean scores; the larger of two where it is known whose scores they are.
 
     The conformal one is the share of clean scores at least as large, the score itself counted among them; if
@@ -240,21 +247,37 @@ def p_value(score: float, clean: np.ndarray, subjects: Sequence[str] = ()) -> fl
     subjects or more the score must also be unusual for a new subject, see `predictive_p_value`.
     """
     conformal = float((1 + np.count_nonzero(clean >= score)) / (1 + len(clean)))
-    return max(conformal, predictive_p_value(score, clean, subjects)) if len(set(subjects)) > 2 else conformal
+    if len(set(subjects)) < _FEWEST_SUBJECTS:
+        return conformal
+    return max(conformal, predictive_p_value(score, clean, subjects, usual_spread))
 
 
-def predictive_p_value(score: float, clean: np.ndarray, subjects: Sequence[str]) -> float:
+def predictive_p_value(
+    score: float, clean: np.ndarray, subjects: Sequence[str], usual_spread: float | None = None
+) -> float:
     """How far a score lies in the upper tail for a new subject: Student's t of the log scores.
 
-    The variance is that between the subjects' means plus the mean one within subjects.
+    The variance is that between the subjects' means plus the mean one within subjects. What a handful of
+    subjects shows of the first is a matter of luck, so `usual_spread`, the standard deviation between
+    subjects that scores of this kind usually have, counts beside it like that of `_USUAL_SUBJECTS` more
+    subjects (the scaled inverse chi-squared prior of a normal variance, Gelman et al. 2013).
     """
     logs = np.log(np.maximum(clean, _SMALLEST_SCORE))
     groups = [logs[np.array(subjects) == name] for name in dict.fromkeys(subjects)]
     means = np.array([group.mean() for group in groups])
-    variance = means.var(ddof=1) + np.mean([group.var() for group in groups])
+    known, between = len(groups) - 1, means.var(ddof=1)
+    if usual_spread is not None:
+        between = (known * between + _USUAL_SUBJECTS * usual_spread**2) / (known + _USUAL_SUBJECTS)
+        known += _USUAL_SUBJECTS
+    variance = between + np.mean([group.var() for group in groups])
     spread = np.sqrt(variance * (1 + 1 / len(groups))) + 1e-9
     distance = (np.log(max(score, _SMALLEST_SCORE)) - means.mean()) / spread
-    return float(stats.t.sf(distance, len(groups) - 1))
+    return float(stats.t.sf(distance, known))
+
+
+def p_attack(score: float, clean: np.ndarray, subjects: Sequence[str] = ()) -> float:
+    """The `p_value` of an attack score, which is instability or in its units."""
+    return p_value(score, clean, subjects, _USUAL_SPREAD)
 
 
 def unexplained(score: float, clean: np.ndarray) -> float:

@@ -190,7 +190,7 @@ class Shield:
     def _p_values(self, seen: Observation) -> tuple[float, float]:
         clean = self.calibration
         return (
-            detector.p_value(self.attack_score(seen), self.clean_scores, clean.subjects),
+            detector.p_attack(self.attack_score(seen), self.clean_scores, clean.subjects),
             detector.p_value(self._novelty(seen), clean.novelty, clean.subjects),
         )
 

@@ -6,23 +6,32 @@ Run as `python -m MedShieldLib.evaluation.false_alarms [CALIBRATION]`; the defau
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from MedShieldLib.calibration import Calibration
-from MedShieldLib.detector import p_value
+from MedShieldLib.detector import p_attack, p_value
 
 ALPHA = 0.05
 
 
-def left_out(scores: np.ndarray, subjects: tuple[str, ...]) -> np.ndarray:
-    """(N,) p-values of clean scores (N,), each under the scores of the other subjects alone."""
+def left_out(
+    scores: np.ndarray, subjects: tuple[str, ...], p_of: Callable[..., float] = p_attack
+) -> np.ndarray:
+    """(N,) p-values of clean scores (N,), each under the scores of the other subjects alone.
+
+    Args:
+        scores: of the N volumes.
+        subjects: whose they are.
+        p_of: `detector.p_attack` for attack scores, `detector.p_value` for others.
+    """
     names = np.array(subjects)
     values = np.empty(len(scores))
     for n, (score, subject) in enumerate(zip(scores, subjects, strict=True)):
         others = names != subject
-        values[n] = p_value(float(score), scores[others], names[others].tolist())
+        values[n] = p_of(float(score), scores[others], names[others].tolist())
     return values
 
 
@@ -37,11 +46,11 @@ def main() -> None:
     print(
         f"{calibration.name}: {len(calibration.subjects)} clean scores of {calibration.n_subjects} subjects"
     )
-    kinds = {"attack": calibration.instability, "novelty": calibration.novelty}
+    kinds = {"attack": (calibration.instability, p_attack), "novelty": (calibration.novelty, p_value)}
     if calibration.second is not None:
-        kinds[f"attack, with the opinion of {calibration.second.target_name},"] = calibration.fused
-    for kind, scores in kinds.items():
-        alarms = left_out(scores, calibration.subjects) <= ALPHA
+        kinds[f"attack, with the opinion of {calibration.second.target_name},"] = calibration.fused, p_attack
+    for kind, (scores, p_of) in kinds.items():
+        alarms = left_out(scores, calibration.subjects, p_of) <= ALPHA
         print(f"{kind} alarms at {ALPHA:.0%}: {alarms.sum()} of {len(alarms)} ({alarms.mean():.1%})")
         shifts = np.array(calibration.shift_names)
         for shift in dict.fromkeys(calibration.shift_names):

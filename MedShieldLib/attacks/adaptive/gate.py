@@ -194,6 +194,6 @@ def loudest_silent(shield: Shield) -> float:
     quiet, loud = 0.0, 1e4
     while loud - quiet > 1e-4 * max(loud, 1e-3):
         middle = (quiet + loud) / 2
-        p = detector.p_value(middle, shield.clean_scores, shield.calibration.subjects)
+        p = detector.p_attack(middle, shield.clean_scores, shield.calibration.subjects)
         quiet, loud = (middle, loud) if p > shield.alpha else (quiet, middle)
     return quiet

@@ -177,7 +177,7 @@ def test_attack_is_judged_by_the_answer_that_the_shield_gets(tidy):
 def test_threshold_is_where_the_alarm_begins(shield):
     threshold, clean = loudest_silent(shield), shield.calibration
     quiet, loud = (
-        detector.p_value(threshold * factor, clean.instability, clean.subjects) for factor in (0.99, 1.01)
+        detector.p_attack(threshold * factor, clean.instability, clean.subjects) for factor in (0.99, 1.01)
     )
     assert quiet > shield.alpha >= loud
 

@@ -15,7 +15,9 @@ from MedShieldLib.detector import (
     disagreement,
     dispersions,
     novelty_features,
+    p_attack,
     p_value,
+    predictive_p_value,
     sample,
     unexplained,
     verdict,
@@ -207,7 +209,7 @@ def test_clean_subjects_are_rarely_called_suspicious_by_a_calibration_on_others(
         disagreements, dispersions, features = clean_evidence(30, 1000 + trial)
         kept = calibration_of(disagreements[1:], dispersions[1:], features[1:])
         scale = kept.normaliser
-        unstable = p_value(
+        unstable = p_attack(
             float(scale.instability(disagreements[0], dispersions[0])), kept.instability, kept.subjects
         )
         novel = p_value(float(scale.novelty(features[0])), kept.novelty, kept.subjects)
@@ -238,6 +240,43 @@ def test_a_score_far_beyond_all_subjects_is_suspicious_however_it_is_counted() -
     names = [str(n) for n in range(12) for _ in range(8)]
     assert p_value(10 * clean.max(), clean.ravel(), names) == pytest.approx(1 / 97)  # the conformal one
     assert p_value(float(np.median(clean)), clean.ravel(), names) > 0.3
+
+
+@pytest.mark.parametrize("subjects", [3, 4, 6, 12])
+def test_a_few_subjects_give_rare_false_alarms_whatever_their_luck(subjects: int) -> None:
+    """Over many calibrations of a few subjects that differ as subjects usually do.
+
+    Without the usual spread the alarm is as rare on average, but raised from anywhere on: what one draw of
+    subjects calls an attack is ordinary to the next.
+    """
+    trials, alpha, rng = 300, 0.05, np.random.default_rng(subjects)
+    names = [str(n) for n in range(subjects) for _ in range(8)]
+    alarms, starts, starts_by_luck = 0, [], []
+    for _ in range(trials):
+        *clean, new = np.exp(rng.normal(0, 0.12, (subjects + 1, 1)) + rng.normal(0, 0.05, (subjects + 1, 8)))
+        clean = np.ravel(clean)
+        alarms += p_attack(new[0], clean, names) <= alpha
+        beyond = np.geomspace(1, 4, 40)
+        starts.append(next(x for x in beyond if p_attack(x, clean, names) <= alpha))
+        starts_by_luck.append(
+            next((x for x in beyond if predictive_p_value(x, clean, names) <= alpha), beyond[-1])
+        )
+    assert alarms / trials <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / trials)
+    assert np.std(np.log(starts)) < np.std(np.log(starts_by_luck))
+    if subjects <= 6:
+        assert np.std(np.log(starts)) < 0.75 * np.std(np.log(starts_by_luck))
+
+
+def test_the_usual_spread_gives_way_to_what_many_subjects_show() -> None:
+    """Forty subjects that differ twice as much as usual: the threshold is nearly theirs."""
+    rng = np.random.default_rng(5)
+    names = [str(n) for n in range(40) for _ in range(4)]
+    clean = np.exp(rng.normal(0, 0.24, (40, 1)) + rng.normal(0, 0.05, (40, 4))).ravel()
+    beyond = np.geomspace(1, 4, 400)
+    start = next(x for x in beyond if p_attack(x, clean, names) <= 0.05)
+    theirs = next(x for x in beyond if p_value(x, clean, names) <= 0.05)
+    usual = np.exp(0.12 * 1.7)
+    assert start == pytest.approx(theirs, rel=0.05) and start > 1.1 * usual
 
 
 def calibration_of(disagreements: np.ndarray, dispersions: np.ndarray, features: np.ndarray) -> Calibration:

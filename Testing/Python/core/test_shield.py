@@ -12,7 +12,7 @@ from MedShieldLib import Shield, Volume, shifts
 from MedShieldLib.attacks import load_attack
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.converter import intensity_range
-from MedShieldLib.detector import p_value, unexplained
+from MedShieldLib.detector import p_attack, unexplained
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation.metrics import mean_dice
 from MedShieldLib.export.folder import load_result
@@ -251,7 +251,7 @@ def test_a_second_opinion_changes_the_attack_score_and_nothing_else(
     assert items["second opinion"].kind == "instability" and items["second opinion"].value > 0
     score, calibration = found.evidence[0], doubting.calibration
     assert score.value >= items["instability"].value
-    assert found.p_attack == p_value(score.value, calibration.fused, calibration.subjects)
+    assert found.p_attack == p_attack(score.value, calibration.fused, calibration.subjects)
     assert found.second is not None and found.second.name == "second" and clean.second is None
 
 
