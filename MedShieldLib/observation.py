@@ -30,6 +30,7 @@ class Observation:
         source: the volume with what its versions share.
         answer: (C, K', J', I') probabilities for the volume itself.
         vote: (C, K', J', I') mean of the answers to the versions that vote, mapped back.
+        scatter: (K', J', I') float32: mean squared distance of these answers from their mean.
         unrest: (K', J', I') float32 in [0, 1]: mean total variation between `answer` and the versions'.
         disagreements: (V, S) of `answer` and that to each version, see `detector.disagreement`.
         dispersions: (P, S) of the answers to every two versions, see `detector.dispersions`.
@@ -45,6 +46,7 @@ class Observation:
     source: Source = field(repr=False)
     answer: np.ndarray = field(repr=False)
     vote: np.ndarray = field(repr=False)
+    scatter: np.ndarray = field(repr=False)
     unrest: np.ndarray = field(repr=False)
     disagreements: np.ndarray
     dispersions: np.ndarray
@@ -110,6 +112,7 @@ def observe(
         source,
         answer,
         gathered.vote,
+        gathered.scatter,
         gathered.unrest,
         np.array(gathered.disagreements),
         dispersions,
@@ -121,12 +124,55 @@ def observe(
     )
 
 
+def look_again(
+    target: Target,
+    seen: Observation,
+    voters: int,
+    versions: Sequence[Version],
+    seed: int,
+    progress: Progress = lambda fraction, step: None,
+    cancelled: IsCancelled = lambda: False,
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Ask about further versions of a volume that was observed: for a better repair, not for evidence.
+
+    Args:
+        target: that was asked.
+        seen: the volume, whose vote stays as it is.
+        voters: how many versions `seen.vote` is the mean of.
+        versions: that vote as well.
+        seed: of their draws.
+        progress: called as progress(fraction, step).
+        cancelled: asked before every inference.
+
+    Returns:
+        The mean of all answers that vote, as `Observation.vote`, and the seconds it took, as `timings_s`.
+
+    Raises:
+        Cancelled: when `cancelled()` says so.
+    """
+    watch, rng = Stopwatch(), np.random.default_rng(seed)
+    vote = seen.vote * np.float32(voters)
+    for n, version in enumerate(versions):
+        if cancelled():
+            raise Cancelled
+        progress(n / len(versions), f"Segmenting version {n + 1} of {len(versions)} for the repair")
+        with watch.of("versions"):
+            draw = version.draw(seen.source, rng)
+        with watch.of("target"):
+            other = answer_of(target, draw.volume)
+        with watch.of("evidence"):
+            _add(vote, other if draw.restore is None else draw.restore(other))
+    vote /= voters + len(versions)
+    return vote, watch.seconds
+
+
 class _Gathered:
     """What the answers to the versions add up to; the fields are those of `Observation`."""
 
     def __init__(self, answer: np.ndarray, volume: Volume) -> None:
         self.answer, self.cells = answer, detector.cells(answer)
         self.vote, self.unrest = np.zeros_like(answer), np.zeros(answer.shape[1:], np.float32)
+        self.scatter = np.zeros_like(self.unrest)  # until the end: the sum of squared answers
         self.reformed = np.zeros(volume.voxels.shape, np.float32)
         self.disagreements: list[np.ndarray] = []
         self.samples: list[np.ndarray] = []
@@ -139,9 +185,10 @@ class _Gathered:
         elif votes(version):
             _add(self.reformed, drawn.volume.voxels)
             self._in_place += 1
-        vote = self.vote if votes(version) else None
-        self._voters += vote is not None
-        apart, cells = _pool(self.answer, other, vote, self.unrest)
+        if votes(version):
+            _vote(other, self.vote, self.scatter)
+            self._voters += 1
+        apart, cells = _pool(self.answer, other, self.unrest)
         self.disagreements.append(detector.relative(apart, self.cells + cells))
         self.samples.append(detector.sample(other))
 
@@ -149,11 +196,13 @@ class _Gathered:
         """Sums to means."""
         sums = (
             (self.vote, self._voters),
+            (self.scatter, self._voters),
             (self.unrest, 2 * len(self.disagreements)),
             (self.reformed, self._in_place),
         )
         for total, number in sums:
             torch.from_numpy(total).div_(max(1, number))  # on all cores
+        _less_square(self.scatter, self.vote)
 
 
 def _add(total: np.ndarray, voxels: np.ndarray) -> None:
@@ -165,8 +214,29 @@ def _add(total: np.ndarray, voxels: np.ndarray) -> None:
     slabs.each(total, add)
 
 
-def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray | None, unrest: np.ndarray) -> np.ndarray:
-    """Add an answer to the vote, if there is one, and its distance from the volume's own to the unrest.
+def _vote(other: np.ndarray, vote: np.ndarray, squares: np.ndarray) -> None:
+    """Add an answer to the vote, and its square, summed over structures, to those of the others."""
+
+    def add(rows: slice) -> None:
+        theirs = other[:, rows]
+        vote[:, rows] += theirs
+        squares[rows] += np.einsum("ckji,ckji->kji", theirs, theirs)
+
+    slabs.each(vote, add, axis=1)
+
+
+def _less_square(squares: np.ndarray, vote: np.ndarray) -> None:
+    """From the mean of squares to the mean squared distance from the mean, in place."""
+
+    def take(rows: slice) -> None:
+        squares[rows] -= np.einsum("ckji,ckji->kji", vote[:, rows], vote[:, rows])
+        np.maximum(squares[rows], 0, out=squares[rows])
+
+    slabs.each(vote, take, axis=1)
+
+
+def _pool(answer: np.ndarray, other: np.ndarray, unrest: np.ndarray) -> np.ndarray:
+    """Add an answer's distance from the volume's own to the unrest.
 
     Returns (2, S): sum|p - q| of the two answers and the cells of the second one, for `detector.relative`;
     while an answer is at hand, they cost nothing to read.
@@ -176,8 +246,6 @@ def _pool(answer: np.ndarray, other: np.ndarray, vote: np.ndarray | None, unrest
         ours, theirs = answer[:, rows], other[:, rows]
         distance = ours - theirs
         np.abs(distance, out=distance)
-        if vote is not None:
-            vote[:, rows] += theirs
         unrest[rows] += distance.sum(0)
         return np.stack([detector.of_structures(distance[1:]), detector.of_structures(theirs[1:])])
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy import ndimage
 
 from MedShieldLib import detector, slabs
 from MedShieldLib.errors import Cancelled
@@ -21,15 +22,17 @@ from MedShieldLib.versions import (
     LowPass,
     Median,
     Moved,
+    Place,
     Probe,
     Source,
+    Turned,
     Version,
     WaveletShrinkage,
 )
 from MedShieldLib.volume import Volume
 
 # Raise it when `choose` may choose another family: what was chosen before is not taken for it.
-REVISION = 3
+REVISION = 4
 # Of each kind, from strong to weak.
 _LADDERS: tuple[tuple[Filter, ...], ...] = (
     tuple(LowPass(c) for c in (0.35, 0.45, 0.55, 0.65, 0.75)),
@@ -45,10 +48,14 @@ _IN_PLACE = 3
 _OF_A_KIND = 2
 _REACH = 3
 _MOVED, _MIRRORED = Moved(_REACH, False), Moved(_REACH, True)
+_TURNED = Turned(5.0)
 # A target that a mirror upsets by so many times as much as a shift alone takes left and right for different.
 _ONE_SIDED = 1.5
 # Mean clean disagreement that a version may cause.
 TOLERANCE = 0.03
+# The vote replaces an answer that is so many times as far from it as the versions' answers are, in a
+# neighbourhood of so many cells; they count as apart by so much in probability wherever they agree.
+_FAR, _NEIGHBOURHOOD, _LEAST_SCATTER = 1.5, 7, 0.005
 
 
 def choose(
@@ -98,7 +105,7 @@ def _with_places(trial: _Trial, tolerated: list[Filter]) -> list[Version]:
     in_place = tolerated or [_LADDERS[2][-1]]
     bearable = max(trial.tolerance, _ONE_SIDED * trial.harm(_MOVED))
     mirror_votes = trial.harm(_MIRRORED) <= bearable
-    places = [_MOVED, _MIRRORED] if mirror_votes else [_MOVED]
+    places: list[Place] = [_TURNED, _MIRRORED] if mirror_votes else [_TURNED]
     family: list[Version] = [*in_place, *places]
     if not mirror_votes:
         family.append(Probe(_MIRRORED))
@@ -130,8 +137,21 @@ def _next_filters(trial: _Trial, chosen: list[Filter]) -> list[Filter]:
     return found
 
 
-def continued(vote: np.ndarray, answer: np.ndarray, share: float) -> np.ndarray:
-    """The vote, moved on by `share` of its way from the answer to the volume itself.
+def repairs(family: Sequence[Version]) -> tuple[Version, ...]:
+    """What is asked beside a family once something is wrong, to repair it: each filter from another place.
+
+    An attack is made for one sampling of the volume, so that a filter on a moved or turned one leaves less of
+    it than either. It also costs a clean answer more, and an inference each, so it is not for every check.
+    """
+    filters = [version for version in family if isinstance(version, Filter)] or [_LADDERS[2][-1]]
+    places: tuple[Place, ...] = (_MOVED, _TURNED)
+    return tuple(replace(place, inner=inner) for place in places for inner in filters)
+
+
+def repaired(
+    vote: np.ndarray, answer: np.ndarray, standing_alone: np.ndarray, share: float = 0.0
+) -> np.ndarray:
+    """The answer, moved towards the vote where it stands alone, and beyond it by `share`.
 
     What versions leave of an attack still points to the answer that it was made for, so the truth lies
     beyond the vote on a line from there (Richardson 1911 goes on like this from two step sizes to none).
@@ -139,6 +159,7 @@ def continued(vote: np.ndarray, answer: np.ndarray, share: float) -> np.ndarray:
     Args:
         vote: float32 (C, K', J', I') in [0, 1]; changed in place, as it may be large.
         answer: of the same shape.
+        standing_alone: (K', J', I') in [0, 1], see there.
         share: in [0, 1]; see `detector.unexplained`.
 
     Returns:
@@ -147,13 +168,38 @@ def continued(vote: np.ndarray, answer: np.ndarray, share: float) -> np.ndarray:
 
     def move(rows: slice) -> None:
         step = vote[:, rows] - answer[:, rows]
-        step *= np.float32(share)
-        step += vote[:, rows]
+        step *= np.float32(1 + share) * standing_alone[rows]
+        step += answer[:, rows]
         np.clip(step, 0, 1, out=vote[:, rows])
 
-    if share:
-        slabs.each(vote, move, axis=1)
+    slabs.each(vote, move, axis=1)
     return vote
+
+
+def standing_alone(vote: np.ndarray, answer: np.ndarray, scatter: np.ndarray) -> np.ndarray:
+    """(K', J', I') float32 in [0, 1]: where an answer is further from the vote than the versions' answers.
+
+    Filters move every border a little, and the answers to all versions alike scatter about it; there the
+    answer to the volume itself is the better one. An attack leaves that answer alone outside. Distances are
+    root mean squares over a neighbourhood: 0 up to the versions' own, 1 from `_FAR` times that on.
+
+    Args:
+        vote: (C, K', J', I'), the mean of the versions' answers.
+        answer: of the same shape.
+        scatter: (K', J', I') mean squared distance of those answers from the vote.
+    """
+    apart = np.empty_like(scatter)
+
+    def measure(rows: slice) -> None:
+        distance = answer[:, rows] - vote[:, rows]
+        np.einsum("ckji,ckji->kji", distance, distance, out=apart[rows])
+
+    slabs.each(answer, measure, axis=1)
+    own, usual = (ndimage.uniform_filter(x, _NEIGHBOURHOOD) for x in (apart, scatter))
+    usual += _LEAST_SCATTER**2
+    # The filter's rounding may leave a little less than nothing.
+    ratio = np.sqrt(np.maximum(own, 0, out=own) / usual)
+    return np.clip((ratio - 1) / (_FAR - 1), 0, 1)
 
 
 class _Trial:

@@ -17,27 +17,24 @@ from MedShieldLib.calibration import Calibration, SecondOpinion, calibrate
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation.baselines import write_text
 from MedShieldLib.evaluation.defence import Asked, Opinion, Setting
-from MedShieldLib.observation import Observation
 from MedShieldLib.recalibration import with_second_opinion
 from MedShieldLib.result import Verdict
 from MedShieldLib.shield import Shield
 from MedShieldLib.targets.base import Target
-from MedShieldLib.volume import Segmentation, Volume
+from MedShieldLib.volume import Volume
 
 # The family of versions is chosen on so many clean volumes.
 _ENOUGH = 3
 # Raise it when the code of a check changes what it finds or recommends: then its rows are measured anew.
 # The first adds nothing to the keys, so that rows older than this number stay found.
-REVISION = 2
+REVISION = 3
 
 
-class _Voting(Shield):
+class _Mending(Shield):
     """Recommends the repair whatever the verdict, so that one check tells what gate and reformer do."""
 
-    def _recommended(
-        self, verdict: Verdict, original: Segmentation, seen: Observation, volume: Volume
-    ) -> Segmentation:
-        return self._repaired(seen, volume)
+    def _mends(self, verdict: Verdict) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -65,11 +62,14 @@ class Shielded:
     def judge(self, target: Asked, volume: Volume, seed: int) -> Opinion:
         """The score and p-values of the shield, and what it recommends when it is alarmed."""
         second = None if self.second is None else Asked(self.second)
-        shield = _Voting(target, self.calibration, seed=seed, second=second)
+        shield = _Mending(target, self.calibration, seed=seed, second=second)
         result = shield.check_and_segment(volume)
         if second is not None:
             target.charge(second)
-        return Opinion(result.evidence[0].value, lambda: result.defended, result.p_attack, result.p_novelty)
+        spared = len(reformer.repairs(self.calibration.versions)) if result.verdict is Verdict.CLEAN else 0
+        return Opinion(
+            result.evidence[0].value, lambda: result.defended, result.p_attack, result.p_novelty, spared
+        )
 
     @classmethod
     def limited(cls, calibration: Calibration, versions: int | None, name: str) -> Shielded:

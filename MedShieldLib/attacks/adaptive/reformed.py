@@ -11,6 +11,7 @@ from MedShieldLib.attacks.adaptive.gate import Gate
 from MedShieldLib.attacks.adaptive.knowing import Knowing
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import mean_dice, soft_dice
+from MedShieldLib.reformer import repairs
 from MedShieldLib.versions import Version, votes
 
 
@@ -18,11 +19,12 @@ from MedShieldLib.versions import Version, votes
 class Reformed(Knowing):
     """PGD through converter and reformer, in expectation over their draws (Athalye et al. 2018).
 
-    Does not mind an alarm: its aim is that what is recommended after the alarm is wrong as well.
+    Does not mind an alarm: its aim is that what is recommended after the alarm is wrong as well. So it also
+    looks through the versions that are drawn for the repair alone.
     """
 
     name: ClassVar[str] = "adaptive-reformed"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     @property
     def expected_passes(self) -> int:
@@ -31,7 +33,8 @@ class Reformed(Knowing):
     @property
     def family(self) -> tuple[Version, ...]:
         """Those that vote: the others have no say in what is recommended."""
-        return tuple(version for version in self.shield.calibration.versions if votes(version))
+        family = self.shield.calibration.versions
+        return (*filter(votes, family), *repairs(family))
 
     def perturb(self, case: Case) -> torch.Tensor:
         gate = Gate(case, self.shield, self.draws, self.family)

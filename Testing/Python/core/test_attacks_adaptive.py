@@ -42,9 +42,10 @@ VERSIONS = (
     versions.Moved(3, False, versions.WaveletShrinkage(0.05)),
     versions.Moved(3, True, versions.LowPass(0.6)),
     versions.Moved(3, True, None),
+    versions.Turned(5.0, versions.LowPass(0.6)),
     versions.Probe(versions.Diffusion(0.03)),
 )
-FAMILY = (VERSIONS[0], VERSIONS[3], VERSIONS[6], VERSIONS[8])
+FAMILY = (VERSIONS[0], VERSIONS[3], VERSIONS[6], VERSIONS[9])
 
 
 @pytest.fixture(scope="module")

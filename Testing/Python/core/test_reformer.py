@@ -12,9 +12,9 @@ import torch
 from MedShieldLib import Volume, detector, effort, reformer
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import Cancelled, InputError
-from MedShieldLib.observation import observe
+from MedShieldLib.observation import look_again, observe
 from MedShieldLib.targets.network import NetworkTarget
-from MedShieldLib.versions import Diffusion, LowPass, Moved, Probe, Version, votes
+from MedShieldLib.versions import Diffusion, LowPass, Moved, Probe, Source, Turned, Version, votes
 from MedShieldLib.volume import Structure
 
 Heads = list[tuple[str, Volume]]
@@ -30,8 +30,8 @@ def test_a_family_is_three_filters_two_places_and_a_probe(
 ) -> None:
     family = reformer.choose(small_target, [volume for _, volume in small_heads[:2]])
     assert len(family) == effort.ALL
-    assert kinds(family)[3:] == [Moved, Moved, Probe]
-    assert all(kind not in (Moved, Probe) for kind in kinds(family)[:3])
+    assert kinds(family)[3:] == [Turned, Moved, Probe]
+    assert all(kind not in (Turned, Moved, Probe) for kind in kinds(family)[:3])
 
 
 def test_a_stricter_tolerance_chooses_milder_filters_in_order_of_their_harm(
@@ -54,8 +54,8 @@ def test_a_target_that_tolerates_nothing_is_still_shown_the_weakest_filter_and_s
 ) -> None:
     family = reformer.choose(small_target, [small_heads[0][1]], tolerance=0.0)
     weakest = Diffusion(0.05)
-    assert family[:3] == (weakest, Moved(3, False), Moved(3, True)) and kinds(family)[-1] is Probe
-    assert set(family[3:5]) == {Moved(3, False, weakest), Moved(3, True, weakest)}
+    assert family[:3] == (weakest, Turned(5.0), Moved(3, True)) and kinds(family)[-1] is Probe
+    assert set(family[3:5]) == {Turned(5.0, weakest), Moved(3, True, weakest)}
 
 
 class SeesEveryPlaceAlike(torch.nn.Module):
@@ -100,9 +100,9 @@ def test_where_a_network_does_not_notice_places_filters_vote_in_their_stead(smal
 def test_a_network_that_tells_left_from_right_has_no_mirror_among_its_voters(small_heads: Heads) -> None:
     target, volumes = sharp_target(TakesOneSideForAnother()), [volume for _, volume in small_heads[:2]]
     family = reformer.choose(target, volumes)
-    moved = [version for version in family if isinstance(version, Moved)]
-    assert len(family) == effort.ALL and moved[0] == Moved(3, False)
-    assert not any(version.mirror for version in moved) and Probe(Moved(3, True)) in family
+    assert len(family) == effort.ALL and Turned(5.0) in family
+    assert not any(version.mirror for version in family if isinstance(version, Moved))
+    assert Probe(Moved(3, True)) in family
 
 
 def test_a_strideless_network_that_tells_left_from_right_is_not_mirrored_at_all(small_heads: Heads) -> None:
@@ -138,20 +138,89 @@ def test_a_family_of_probes_alone_is_refused(small_calibration: Calibration, tmp
         Calibration.load(path)
 
 
+def test_the_scatter_is_how_far_the_votes_are_from_their_mean(
+    small_target: NetworkTarget, small_heads: Heads
+) -> None:
+    volume, voters = small_heads[0][1], (LowPass(0.6), LowPass(0.4), Moved(3, True))
+    seen = observe(small_target, volume, (*voters, PROBE), seed=4)
+    source, rng = Source(volume, small_target.grid(volume), small_target.finest_mm), np.random.default_rng(4)
+    answers = []
+    for version in voters:
+        draw = version.draw(source, rng)
+        answer = small_target.probabilities(draw.volume)
+        answers.append(answer if draw.restore is None else draw.restore(answer))
+    np.testing.assert_allclose(seen.vote, np.mean(answers, 0), atol=1e-6)
+    np.testing.assert_allclose(seen.scatter, np.var(answers, 0).sum(0), atol=1e-5)
+
+
+def test_a_repair_draws_the_filters_that_vote_again_from_other_places() -> None:
+    family = (LowPass(0.6), Diffusion(0.05), Moved(3, True), Probe(Moved(3, True)), PROBE)
+    further = reformer.repairs(family)
+    assert {version.inner for version in further} == {LowPass(0.6), Diffusion(0.05)}
+    assert kinds(further) == [Moved, Moved, Turned, Turned] and all(map(votes, further))
+
+
+def test_a_repair_has_a_filter_even_where_none_votes() -> None:
+    further = reformer.repairs((Moved(3, False), PROBE))
+    assert kinds(further) == [Moved, Turned] and all(version.inner for version in further)
+
+
+def test_looking_again_adds_to_the_vote(small_target: NetworkTarget, small_heads: Heads) -> None:
+    volume, voters = small_heads[0][1], (LowPass(0.6), Moved(3, True))
+    seen = observe(small_target, volume, (*voters, PROBE), seed=4)
+    before, further = seen.vote.copy(), (Turned(5.0, LowPass(0.6)), LowPass(0.4))
+    vote, seconds = look_again(small_target, seen, len(voters), further, seed=9)
+    alone = observe(small_target, volume, further, seed=9)
+    np.testing.assert_allclose(vote, (before + alone.vote) / 2, atol=1e-6)
+    np.testing.assert_array_equal(seen.vote, before)
+    assert seconds["target"] > 0
+    with pytest.raises(Cancelled):
+        look_again(small_target, seen, len(voters), further, seed=9, cancelled=lambda: True)
+
+
+def test_a_repair_takes_the_vote_where_the_answer_stands_alone_and_leaves_the_rest() -> None:
+    """Versions scatter by .1 about the truth, and so does the answer; in one corner it is far off."""
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0.3, 0.7, (40, 40, 40))
+    versions = [truth + 0.1 * rng.standard_normal(truth.shape) for _ in range(6)]
+    answer = truth + 0.1 * rng.standard_normal(truth.shape)
+    answer[:14, :14, :14] += 0.5
+    stacked = [np.stack([1 - p, p]).astype(np.float32) for p in (*versions, answer)]
+    vote, scatter = np.mean(stacked[:-1], 0), np.var(stacked[:-1], 0).sum(0)
+    where = reformer.standing_alone(vote, stacked[-1], scatter)
+    assert where.shape == truth.shape and where.dtype == np.float32
+    assert where[:10, :10, :10].min() == 1 and where[20:, 20:, 20:].mean() < 0.5
+    assert reformer.standing_alone(vote, vote, scatter).max() == 0
+    mended = reformer.repaired(vote.copy(), stacked[-1], where)
+    np.testing.assert_allclose(mended[:, :10, :10, :10], vote[:, :10, :10, :10], atol=1e-6)
+    np.testing.assert_array_equal(
+        reformer.repaired(vote.copy(), stacked[-1], np.zeros_like(where)), np.clip(stacked[-1], 0, 1)
+    )
+
+
+def test_where_all_versions_agree_a_small_difference_is_none() -> None:
+    vote = np.full((2, 9, 8, 7), 0.5, np.float32)
+    nothing = np.zeros((9, 8, 7), np.float32)
+    assert reformer.standing_alone(vote, vote + np.float32(1e-3), nothing).max() == 0
+    assert reformer.standing_alone(vote, vote + np.float32(0.1), nothing).min() == 1
+
+
 @pytest.mark.parametrize("left", [0.2, 0.4, 0.5])
 def test_going_on_from_the_vote_undoes_what_the_versions_leave_of_an_attack(left: float) -> None:
     rng = np.random.default_rng(0)
     truth = rng.uniform(0.3, 0.7, (3, 9, 8, 7)).astype(np.float32)
     harm = rng.uniform(-0.2, 0.2, truth.shape).astype(np.float32)
-    vote, answer = truth + left * harm, truth + harm
-    mended = reformer.continued(vote.copy(), answer, left / (1 - left))
+    vote, answer, everywhere = truth + left * harm, truth + harm, np.ones(truth.shape[1:], np.float32)
+    mended = reformer.repaired(vote.copy(), answer, everywhere, left / (1 - left))
     np.testing.assert_allclose(mended, truth, atol=1e-6)
-    assert np.abs(reformer.continued(vote.copy(), answer, 0.1) - truth).max() < np.abs(vote - truth).max()
+    a_little = reformer.repaired(vote.copy(), answer, everywhere, 0.1)
+    assert np.abs(a_little - truth).max() < np.abs(vote - truth).max()
 
 
 def test_going_on_stays_a_probability_and_not_going_on_is_the_vote() -> None:
     rng = np.random.default_rng(0)
     vote, answer = rng.uniform(0, 1, (2, 2, 9, 8, 7)).astype(np.float32)
-    np.testing.assert_array_equal(reformer.continued(vote.copy(), answer, 0.0), vote)
-    beyond = reformer.continued(vote, answer, 0.9)
+    everywhere = np.ones(vote.shape[1:], np.float32)
+    np.testing.assert_allclose(reformer.repaired(vote.copy(), answer, everywhere), vote, atol=1e-6)
+    beyond = reformer.repaired(vote, answer, everywhere, 0.9)
     assert beyond.min() == 0 and beyond.max() == 1 and beyond.dtype == np.float32

@@ -14,15 +14,16 @@ from MedShieldLib.calibration import Calibration
 from MedShieldLib.converter import intensity_range
 from MedShieldLib.detector import p_attack, unexplained
 from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.evaluation.defence import Asked
 from MedShieldLib.evaluation.metrics import mean_dice
 from MedShieldLib.export.folder import load_result
-from MedShieldLib.observation import observe
+from MedShieldLib.observation import look_again, observe
 from MedShieldLib.recalibration import with_second_opinion
-from MedShieldLib.reformer import continued
+from MedShieldLib.reformer import repaired, repairs, standing_alone
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
-from MedShieldLib.versions import MOST_CHANGE
+from MedShieldLib.versions import MOST_CHANGE, votes
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +66,50 @@ def test_an_attacked_volume_is_suspected_and_gets_the_vote_of_the_versions(
     assert (attacked.defended.labels != attacked.original.labels).any()
 
 
-def test_the_vote_goes_on_where_clean_volumes_do_not_explain_the_instability(
+def test_what_is_recommended_is_the_repair_as_far_as_clean_volumes_do_not_explain(
     shield: Shield, attacked: CheckResult, unseen: Volume
 ) -> None:
-    """An attacked volume gets more than the vote; a clean one the vote itself, were it not for the gate."""
+    """Beyond the vote only for an attacked volume; a clean one gets the vote, were it not for the gate."""
     always = Shield(shield.target, shield.calibration, alpha=1 - 1e-9, seed=shield.seed)
+    family = shield.calibration.versions
     for volume, goes_on in ((unseen, False), (attacked.volume, True)):
-        seen = observe(shield.target, volume, shield.calibration.versions, seed=3)
-        vote = shield.target.labelmap(seen.vote, volume)
-        defended = always.check_and_segment(volume).defended.labels
-        assert (defended != vote).any() == goes_on
-        score = always.attack_score(seen)
-        share = unexplained(score, shield.clean_scores)
-        expected = shield.target.labelmap(continued(seen.vote, seen.answer, share), volume)
-        np.testing.assert_array_equal(defended, expected)
+        seen = observe(shield.target, volume, family, seed=3)
+        vote, _ = look_again(shield.target, seen, sum(map(votes, family)), repairs(family), seed=4)
+        share = unexplained(always.attack_score(seen), shield.clean_scores)
+        assert (share > 0) == goes_on
+        where = standing_alone(seen.vote, seen.answer, seen.scatter)
+        expected = shield.target.labelmap(repaired(vote, seen.answer, where, share), volume)
+        np.testing.assert_array_equal(always.check_and_segment(volume).defended.labels, expected)
+
+
+def test_further_answers_are_asked_for_only_where_something_is_to_be_repaired(
+    shield: Shield, attacked: CheckResult, unseen: Volume
+) -> None:
+    asked = []
+    for volume in (unseen, attacked.volume):
+        counting = Asked(shield.target)
+        Shield(counting, shield.calibration, alpha=shield.alpha, seed=shield.seed).check_and_segment(volume)
+        asked.append(counting.extra)
+    family = shield.calibration.versions
+    assert asked == [1 + len(family), 1 + len(family) + len(repairs(family))]
+
+
+def test_a_repair_says_how_far_it_is_and_can_be_stopped(shield: Shield, attacked: CheckResult) -> None:
+    steps: list[tuple[float, str]] = []
+    shield.check_and_segment(attacked.volume, lambda fraction, step: steps.append((fraction, step)))
+    fractions = [fraction for fraction, _ in steps]
+    assert fractions == sorted(fractions) and fractions[-1] == 1
+    assert sum("for the repair" in step for _, step in steps) == len(repairs(shield.calibration.versions))
+
+    def cancelled() -> bool:
+        return any("for the repair" in step for _, step in seen)
+
+    seen: list[tuple[float, str]] = []
+    with pytest.raises(Cancelled):
+        shield.check_and_segment(
+            attacked.volume, lambda fraction, step: seen.append((fraction, step)), cancelled
+        )
+    assert sum("for the repair" in step for _, step in seen) == 1
 
 
 def test_everything_lies_on_the_voxels_of_the_input(attacked: CheckResult, unseen: Volume) -> None:
