@@ -32,7 +32,7 @@ from MedShieldLib.versions import (
 from MedShieldLib.volume import Volume
 
 # Raise it when `choose` may choose another family: what was chosen before is not taken for it.
-REVISION = 4
+REVISION = 3
 # Of each kind, from strong to weak.
 _LADDERS: tuple[tuple[Filter, ...], ...] = (
     tuple(LowPass(c) for c in (0.35, 0.45, 0.55, 0.65, 0.75)),
@@ -105,7 +105,7 @@ def _with_places(trial: _Trial, tolerated: list[Filter]) -> list[Version]:
     in_place = tolerated or [_LADDERS[2][-1]]
     bearable = max(trial.tolerance, _ONE_SIDED * trial.harm(_MOVED))
     mirror_votes = trial.harm(_MIRRORED) <= bearable
-    places: list[Place] = [_TURNED, _MIRRORED] if mirror_votes else [_TURNED]
+    places = [_MOVED, _MIRRORED] if mirror_votes else [_MOVED]
     family: list[Version] = [*in_place, *places]
     if not mirror_votes:
         family.append(Probe(_MIRRORED))
