@@ -48,8 +48,8 @@ _TEST = ("nichart_Subj11_T1", "nichart_IXI012-HH-1211_T1", "trio_b17_mprage")
 _PATCH = (56, 64, 56)
 # A slice of which less is bright lies above the head.
 _TOP_SHARE = 0.02
-# The first steps find the large structures; two cycles more, which weigh small ones more, the rest.
-_STEPS, _CYCLE, _CYCLES, _SEED = 700, 300, 2, 17
+# The first steps find the large structures; three cycles more, which weigh small ones more, the rest.
+_STEPS, _CYCLE, _CYCLES, _SEED = 700, 300, 3, 17
 _LEARNING_RATE, _WEIGHTED_LEARNING_RATE = 3e-3, 2e-3
 _WEIGHTS = (0.5, 4.0, 4.0, 8.0, 1.0, 0.5)
 
