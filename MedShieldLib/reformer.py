@@ -176,17 +176,21 @@ def repaired(
     return vote
 
 
-def standing_alone(vote: np.ndarray, answer: np.ndarray, scatter: np.ndarray) -> np.ndarray:
+def standing_alone(
+    vote: np.ndarray, answer: np.ndarray, scatter: np.ndarray, share: float = 0.0
+) -> np.ndarray:
     """(K', J', I') float32 in [0, 1]: where an answer is further from the vote than the versions' answers.
 
     Filters move every border a little, and the answers to all versions alike scatter about it; there the
     answer to the volume itself is the better one. An attack leaves that answer alone outside. Distances are
-    root mean squares over a neighbourhood: 0 up to the versions' own, 1 from `_FAR` times that on.
+    root mean squares over a neighbourhood: 0 up to the versions' own, 1 from `_FAR` times that on. The surer
+    an attack, the less far it takes: `share` is taken off either bound.
 
     Args:
         vote: (C, K', J', I'), the mean of the versions' answers.
         answer: of the same shape.
         scatter: (K', J', I') mean squared distance of those answers from the vote.
+        share: in [0, 1]; see `detector.unexplained`.
     """
     apart = np.empty_like(scatter)
 
@@ -199,7 +203,7 @@ def standing_alone(vote: np.ndarray, answer: np.ndarray, scatter: np.ndarray) ->
     usual += _LEAST_SCATTER**2
     # The filter's rounding may leave a little less than nothing.
     ratio = np.sqrt(np.maximum(own, 0, out=own) / usual)
-    return np.clip((ratio - 1) / (_FAR - 1), 0, 1)
+    return np.clip((ratio - np.float32(1 - share)) / np.float32(_FAR - 1), 0, 1)
 
 
 class _Trial:

@@ -252,7 +252,7 @@ class Shield:
         """The vote, where the answer stands alone, and beyond it as far as clean volumes do not explain."""
         instability = self.calibration.normaliser.instability(seen.disagreements, seen.dispersions)
         share = detector.unexplained(float(instability), self.calibration.instability)
-        where = reformer.standing_alone(seen.vote, seen.answer, seen.scatter)
+        where = reformer.standing_alone(seen.vote, seen.answer, seen.scatter, share)
         return self._segmentation(reformer.repaired(vote, seen.answer, where, share), volume)
 
     def _segmentation(self, probabilities: np.ndarray, volume: Volume) -> Segmentation:

@@ -191,6 +191,8 @@ def test_a_repair_takes_the_vote_where_the_answer_stands_alone_and_leaves_the_re
     assert where.shape == truth.shape and where.dtype == np.float32
     assert where[:10, :10, :10].min() == 1 and where[20:, 20:, 20:].mean() < 0.5
     assert reformer.standing_alone(vote, vote, scatter).max() == 0
+    sure = reformer.standing_alone(vote, stacked[-1], scatter, 0.9)
+    assert (sure >= where).all() and sure[20:, 20:, 20:].mean() > 0.9
     mended = reformer.repaired(vote.copy(), stacked[-1], where)
     np.testing.assert_allclose(mended[:, :10, :10, :10], vote[:, :10, :10, :10], atol=1e-6)
     np.testing.assert_array_equal(

@@ -77,7 +77,7 @@ def test_what_is_recommended_is_the_repair_as_far_as_clean_volumes_do_not_explai
         vote, _ = look_again(shield.target, seen, sum(map(votes, family)), repairs(family), seed=4)
         share = unexplained(always.attack_score(seen), shield.clean_scores)
         assert (share > 0) == goes_on
-        where = standing_alone(seen.vote, seen.answer, seen.scatter)
+        where = standing_alone(seen.vote, seen.answer, seen.scatter, share)
         expected = shield.target.labelmap(repaired(vote, seen.answer, where, share), volume)
         np.testing.assert_array_equal(always.check_and_segment(volume).defended.labels, expected)
 
