@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from MedShieldLib import detector, reformer
+from MedShieldLib import detector
 from MedShieldLib.errors import Cancelled
 from MedShieldLib.evaluation import filters
 from MedShieldLib.evaluation.defence import Asked, Opinion, Setting
@@ -22,8 +22,8 @@ from MedShieldLib.targets.base import Target
 from MedShieldLib.versions import Source
 from MedShieldLib.volume import Volume
 
-# Strengths are chosen on so many clean volumes.
-_ENOUGH = 3
+# Strengths are chosen on so many clean volumes, as the strongest whose mean disagreement stays below this.
+_ENOUGH, _TOLERANCE = 3, 0.03
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Filtered:
             return cls(family, json.loads(path.read_text())["strength"])
         strengths = family.strengths if len(family.strengths) > 1 else ()
         for strength in strengths:
-            if cls(family, strength)._harm(setting) <= reformer.TOLERANCE:
+            if cls(family, strength)._harm(setting) <= _TOLERANCE:
                 break
         else:
             strength = family.strengths[-1]
