@@ -51,8 +51,8 @@ _MOVED, _MIRRORED = Moved(_REACH, False), Moved(_REACH, True)
 _TURNED = Turned(5.0)
 # A target that a mirror upsets by so many times as much as a shift alone takes left and right for different.
 _ONE_SIDED = 1.5
-# Mean clean disagreement that a version may cause. Less shows blind attacks sooner, and leaves an attacker who
-# knows the shield more; see docs/method.md.
+# Mean clean disagreement that a version may cause. With less, blind attacks show sooner, and an attacker who
+# knows the shield has less to keep steady; see docs/method.md.
 TOLERANCE = 0.03
 # The vote replaces an answer that is so many times as far from it as the versions' answers are, in a
 # neighbourhood of so many cells; they count as apart by so much in probability wherever they agree.
