@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
-from MedShieldLib import detector, shifts, versions
+from MedShieldLib import detector, reformer, shifts, versions
 from MedShieldLib.attacks import ADAPTIVE, load_attack
 from MedShieldLib.attacks.adaptive.gate import Gate, Look, loudest_silent
 from MedShieldLib.attacks.adaptive.selective import without
@@ -369,12 +369,12 @@ def test_attack_through_the_reformer_breaks_the_vote_where_plain_pgd_does_not(sh
 
 
 def test_attack_through_the_reformer_draws_what_votes_and_no_fewer_than_asked_for(shield):
-    attack = load_attack("adaptive-reformed", shield=shield, steps=2, draws=4)
-    assert [versions.votes(version) for version in attack.family] == [
-        True
-    ] * 3  # the family's fourth is a probe
+    attack = load_attack("adaptive-reformed", shield=shield, steps=2, draws=8)
+    # The family's fourth is a probe; its two filters are drawn again for the repair, each from two places.
+    assert attack.family == (*FAMILY[:3], *reformer.repairs(FAMILY)) and len(attack.family) == 7
+    assert all(versions.votes(version) for version in attack.family)
     result = attack(shield.target, toys.head(12), EPS)
-    assert result.passes == attack.expected_passes == 3 * 6
+    assert result.passes == attack.expected_passes == 3 * 14
 
 
 @pytest.mark.parametrize("name", ["adaptive-joint", "adaptive-reformed"])
