@@ -28,6 +28,7 @@ from MedShieldLib.versions import (
     Turned,
     Version,
     WaveletShrinkage,
+    votes,
 )
 from MedShieldLib.volume import Volume
 
@@ -57,6 +58,8 @@ TOLERANCE = 0.03
 # The vote replaces an answer that is so many times as far from it as the versions' answers are, in a
 # neighbourhood of so many cells; they count as apart by so much in probability wherever they agree.
 _FAR, _NEIGHBOURHOOD, _LEAST_SCATTER = 1.5, 7, 0.005
+# Of an attack, filters on other places leave about so much of what a family leaves.
+_LEFT_BY_REPAIRS = 0.5
 
 
 def choose(
@@ -147,6 +150,12 @@ def repairs(family: Sequence[Version]) -> tuple[Version, ...]:
     filters = [version for version in family if isinstance(version, Filter)] or [_LADDERS[2][-1]]
     places: tuple[Place, ...] = (_MOVED, _TURNED)
     return tuple(replace(place, inner=inner) for place in places for inner in filters)
+
+
+def left_by_repairs(family: Sequence[Version]) -> float:
+    """How much of an attack a vote with the `repairs` leaves, as a share of what the family alone leaves."""
+    voters, further = sum(map(votes, family)), len(repairs(family))
+    return (voters + _LEFT_BY_REPAIRS * further) / (voters + further)
 
 
 def repaired(

@@ -253,7 +253,8 @@ class Shield:
         instability = self.calibration.normaliser.instability(seen.disagreements, seen.dispersions)
         share = detector.unexplained(float(instability), self.calibration.instability)
         where = reformer.standing_alone(seen.vote, seen.answer, seen.scatter, share)
-        return self._segmentation(reformer.repaired(vote, seen.answer, where, share), volume)
+        beyond = share * reformer.left_by_repairs(self.calibration.versions)
+        return self._segmentation(reformer.repaired(vote, seen.answer, where, beyond), volume)
 
     def _segmentation(self, probabilities: np.ndarray, volume: Volume) -> Segmentation:
         return Segmentation(

@@ -160,6 +160,12 @@ def test_a_repair_draws_the_filters_that_vote_again_from_other_places() -> None:
     assert kinds(further) == [Moved, Moved, Turned, Turned] and all(map(votes, further))
 
 
+def test_the_more_a_repair_adds_the_less_an_attack_leaves_in_the_vote() -> None:
+    few, many = (LowPass(0.6), Moved(3, True), Moved(3, False), PROBE), (LowPass(0.6), Diffusion(0.05), PROBE)
+    assert reformer.left_by_repairs(few) == pytest.approx((3 + 2 / 2) / 5)
+    assert reformer.left_by_repairs(many) == pytest.approx((2 + 4 / 2) / 6)
+
+
 def test_a_repair_has_a_filter_even_where_none_votes() -> None:
     further = reformer.repairs((Moved(3, False), PROBE))
     assert kinds(further) == [Moved, Turned] and all(version.inner for version in further)

@@ -19,7 +19,7 @@ from MedShieldLib.evaluation.metrics import mean_dice
 from MedShieldLib.export.folder import load_result
 from MedShieldLib.observation import look_again, observe
 from MedShieldLib.recalibration import with_second_opinion
-from MedShieldLib.reformer import repaired, repairs, standing_alone
+from MedShieldLib.reformer import left_by_repairs, repaired, repairs, standing_alone
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
@@ -78,7 +78,8 @@ def test_what_is_recommended_is_the_repair_as_far_as_clean_volumes_do_not_explai
         share = unexplained(always.attack_score(seen), shield.clean_scores)
         assert (share > 0) == goes_on
         where = standing_alone(seen.vote, seen.answer, seen.scatter, share)
-        expected = shield.target.labelmap(repaired(vote, seen.answer, where, share), volume)
+        mended = repaired(vote, seen.answer, where, share * left_by_repairs(family))
+        expected = shield.target.labelmap(mended, volume)
         np.testing.assert_array_equal(always.check_and_segment(volume).defended.labels, expected)
 
 
