@@ -342,7 +342,7 @@ def votes(version: Version) -> bool:
 def to_json(version: Version) -> dict:
     """A version as plain data."""
     parameters = {k: v for k, v in asdict(version).items() if k != "inner"}
-    if isinstance(version, Moved | Turned | Probe) and version.inner is not None:
+    if isinstance(version, Place | Probe) and version.inner is not None:
         parameters["inner"] = to_json(version.inner)
     return {"type": type(version).__name__, **parameters}
 

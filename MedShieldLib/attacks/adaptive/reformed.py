@@ -20,7 +20,8 @@ class Reformed(Knowing):
     """PGD through converter and reformer, in expectation over their draws (Athalye et al. 2018).
 
     Does not mind an alarm: its aim is that what is recommended after the alarm is wrong as well. So it also
-    looks through the versions that are drawn for the repair alone.
+    looks through the versions that are drawn for the repair alone. It climbs the vote, which the repair takes
+    or leaves place by place; not the rule by which it does.
     """
 
     name: ClassVar[str] = "adaptive-reformed"
