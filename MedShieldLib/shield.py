@@ -27,7 +27,6 @@ from MedShieldLib.result import (
 )
 from MedShieldLib.stopwatch import Stopwatch
 from MedShieldLib.targets.base import Target
-from MedShieldLib.versions import votes
 from MedShieldLib.volume import Segmentation, Volume
 
 # The evidence that decides when another target was asked as well.
@@ -237,12 +236,10 @@ class Shield:
         self, seen: Observation, seed: int, progress: Progress, cancelled: IsCancelled
     ) -> tuple[np.ndarray, dict[str, float]]:
         """The vote with the further answers that a repair asks for, and the seconds that they took."""
-        family = self.calibration.versions
         return look_again(
             self.target,
             seen,
-            sum(map(votes, family)),
-            reformer.repairs(family),
+            reformer.repairs(self.calibration.versions),
             seed + 1,
             lambda share, step: progress(_SHARE_OF_OBSERVING + _SHARE_OF_LOOKING_AGAIN * share, step),
             cancelled,

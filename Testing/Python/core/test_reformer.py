@@ -175,13 +175,13 @@ def test_looking_again_adds_to_the_vote(small_target: NetworkTarget, small_heads
     volume, voters = small_heads[0][1], (LowPass(0.6), Moved(3, True))
     seen = observe(small_target, volume, (*voters, PROBE), seed=4)
     before, further = seen.vote.copy(), (Turned(5.0, LowPass(0.6)), LowPass(0.4))
-    vote, seconds = look_again(small_target, seen, len(voters), further, seed=9)
+    vote, seconds = look_again(small_target, seen, further, seed=9)
     alone = observe(small_target, volume, further, seed=9)
     np.testing.assert_allclose(vote, (before + alone.vote) / 2, atol=1e-6)
     np.testing.assert_array_equal(seen.vote, before)
     assert seconds["target"] > 0
     with pytest.raises(Cancelled):
-        look_again(small_target, seen, len(voters), further, seed=9, cancelled=lambda: True)
+        look_again(small_target, seen, further, seed=9, cancelled=lambda: True)
 
 
 def test_a_repair_takes_the_vote_where_the_answer_stands_alone_and_leaves_the_rest() -> None:

@@ -23,7 +23,7 @@ from MedShieldLib.reformer import left_by_repairs, repaired, repairs, standing_a
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
-from MedShieldLib.versions import MOST_CHANGE, votes
+from MedShieldLib.versions import MOST_CHANGE
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_what_is_recommended_is_the_repair_as_far_as_clean_volumes_do_not_explai
     family = shield.calibration.versions
     for volume, goes_on in ((unseen, False), (attacked.volume, True)):
         seen = observe(shield.target, volume, family, seed=3)
-        vote, _ = look_again(shield.target, seen, sum(map(votes, family)), repairs(family), seed=4)
+        vote, _ = look_again(shield.target, seen, repairs(family), seed=4)
         share = unexplained(always.attack_score(seen), shield.clean_scores)
         assert (share > 0) == goes_on
         where = standing_alone(seen.vote, seen.answer, seen.scatter, share)
