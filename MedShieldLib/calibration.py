@@ -25,7 +25,7 @@ from MedShieldLib.observation import IsCancelled, Progress, observe
 from MedShieldLib.result import can_alarm
 from MedShieldLib.second_opinion import matches
 from MedShieldLib.targets.base import Target
-from MedShieldLib.versions import Place, Version, from_json, to_json, votes
+from MedShieldLib.versions import Moved, Version, from_json, to_json, votes
 from MedShieldLib.volume import Volume
 
 SCHEMA = "medshield-calibration/2"
@@ -162,7 +162,7 @@ class Calibration:
             raise InputError(f"A check cannot do with {count} versions of the volume; take {QUICK} or more.")
         if count >= len(self.versions):
             return self
-        moved = [n for n, version in enumerate(self.versions) if isinstance(version, Place)]
+        moved = [n for n, version in enumerate(self.versions) if isinstance(version, Moved)]
         in_place = [n for n in range(len(self.versions)) if n not in moved]
         if not in_place:
             raise InputError(

@@ -282,8 +282,12 @@ def p_attack(score: float, clean: np.ndarray, subjects: Sequence[str] = ()) -> f
 
 def unexplained(score: float, clean: np.ndarray) -> float:
     """The part of a score that lies beyond what all but one in twenty clean volumes reach, in [0, 1)."""
-    ordinary = float(np.quantile(clean, 1 - _RARE))
-    return max(0.0, 1 - ordinary / max(score, _SMALLEST_SCORE))
+    return max(0.0, 1 - ordinary(clean) / max(score, _SMALLEST_SCORE))
+
+
+def ordinary(clean: np.ndarray) -> float:
+    """What all but one in twenty clean scores stay below."""
+    return float(np.quantile(clean, 1 - _RARE))
 
 
 def verdict(p_attack: float, p_novelty: float, alpha: float) -> Verdict:

@@ -31,7 +31,6 @@ class Observation:
         answer: (C, K', J', I') probabilities for the volume itself.
         vote: (C, K', J', I') mean of the answers to the versions that vote, mapped back.
         scatter: (K', J', I') float32: mean squared distance of these answers from their mean.
-        voters: how many these are.
         unrest: (K', J', I') float32 in [0, 1]: mean total variation between `answer` and the versions'.
         disagreements: (V, S) of `answer` and that to each version, see `detector.disagreement`.
         dispersions: (P, S) of the answers to every two versions, see `detector.dispersions`.
@@ -56,7 +55,6 @@ class Observation:
     reformed: Volume
     timings_s: dict[str, float]
     contradictions: np.ndarray | None = None
-    voters: int = 0
 
 
 def observe(
@@ -123,48 +121,7 @@ def observe(
         volume.with_voxels(gathered.reformed),
         watch.seconds,
         contradictions,
-        gathered.voters,
     )
-
-
-def look_again(
-    target: Target,
-    seen: Observation,
-    versions: Sequence[Version],
-    seed: int,
-    progress: Progress = lambda fraction, step: None,
-    cancelled: IsCancelled = lambda: False,
-) -> tuple[np.ndarray, dict[str, float]]:
-    """Ask about further versions of a volume that was observed: for a better repair, not for evidence.
-
-    Args:
-        target: that was asked.
-        seen: the volume, whose vote stays as it is.
-        versions: that vote as well.
-        seed: of their draws.
-        progress: called as progress(fraction, step).
-        cancelled: asked before every inference.
-
-    Returns:
-        The mean of all answers that vote, as `Observation.vote`, and the seconds it took, as `timings_s`.
-
-    Raises:
-        Cancelled: when `cancelled()` says so.
-    """
-    watch, rng = Stopwatch(), np.random.default_rng(seed)
-    vote = seen.vote * np.float32(seen.voters)
-    for n, version in enumerate(versions):
-        if cancelled():
-            raise Cancelled
-        progress(n / len(versions), f"Segmenting version {n + 1} of {len(versions)} for the repair")
-        with watch.of("versions"):
-            draw = version.draw(seen.source, rng)
-        with watch.of("target"):
-            other = answer_of(target, draw.volume)
-        with watch.of("evidence"):
-            _add(vote, other if draw.restore is None else draw.restore(other))
-    vote /= seen.voters + len(versions)
-    return vote, watch.seconds
 
 
 class _Gathered:
@@ -177,7 +134,7 @@ class _Gathered:
         self.reformed = np.zeros(volume.voxels.shape, np.float32)
         self.disagreements: list[np.ndarray] = []
         self.samples: list[np.ndarray] = []
-        self.voters = self._in_place = 0
+        self._voters = self._in_place = 0
 
     def add(self, version: Version, drawn: Draw, other: np.ndarray) -> None:
         """The answer to one version, as the target gave it."""
@@ -188,7 +145,7 @@ class _Gathered:
             self._in_place += 1
         if votes(version):
             _vote(other, self.vote, self.scatter)
-            self.voters += 1
+            self._voters += 1
         apart, cells = _pool(self.answer, other, self.unrest)
         self.disagreements.append(detector.relative(apart, self.cells + cells))
         self.samples.append(detector.sample(other))
@@ -196,8 +153,8 @@ class _Gathered:
     def finish(self) -> None:
         """Sums to means."""
         sums = (
-            (self.vote, self.voters),
-            (self.scatter, self.voters),
+            (self.vote, self._voters),
+            (self.scatter, self._voters),
             (self.unrest, 2 * len(self.disagreements)),
             (self.reformed, self._in_place),
         )

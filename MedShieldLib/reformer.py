@@ -22,13 +22,10 @@ from MedShieldLib.versions import (
     LowPass,
     Median,
     Moved,
-    Place,
     Probe,
     Source,
-    Turned,
     Version,
     WaveletShrinkage,
-    votes,
 )
 from MedShieldLib.volume import Volume
 
@@ -49,7 +46,6 @@ _IN_PLACE = 3
 _OF_A_KIND = 2
 _REACH = 3
 _MOVED, _MIRRORED = Moved(_REACH, False), Moved(_REACH, True)
-_TURNED = Turned(5.0)
 # A target that a mirror upsets by so many times as much as a shift alone takes left and right for different.
 _ONE_SIDED = 1.5
 # Mean clean disagreement that a version may cause. With less, blind attacks show sooner, and an attacker who
@@ -57,9 +53,7 @@ _ONE_SIDED = 1.5
 TOLERANCE = 0.03
 # The vote replaces an answer that is so many times as far from it as the versions' answers are, in a
 # neighbourhood of so many cells; they count as apart by so much in probability wherever they agree.
-_FAR, _NEIGHBOURHOOD, _LEAST_SCATTER = 1.5, 7, 0.005
-# Of an attack, filters on other places leave about so much of what a family leaves.
-_LEFT_BY_REPAIRS = 0.5
+FAR, NEIGHBOURHOOD, LEAST_SCATTER = 1.5, 7, 0.005
 
 
 def choose(
@@ -141,23 +135,6 @@ def _next_filters(trial: _Trial, chosen: list[Filter]) -> list[Filter]:
     return found
 
 
-def repairs(family: Sequence[Version]) -> tuple[Version, ...]:
-    """What is asked beside a family once something is wrong, to repair it: each filter from another place.
-
-    An attack is made for one sampling of the volume, so that a filter on a moved or turned one leaves less of
-    it than either. It also costs a clean answer more, and an inference each, so it is not for every check.
-    """
-    filters = [version for version in family if isinstance(version, Filter)] or [_LADDERS[2][-1]]
-    places: tuple[Place, ...] = (_MOVED, _TURNED)
-    return tuple(replace(place, inner=inner) for place in places for inner in filters)
-
-
-def left_by_repairs(family: Sequence[Version]) -> float:
-    """How much of an attack a vote with the `repairs` leaves, as a share of what the family alone leaves."""
-    voters, further = sum(map(votes, family)), len(repairs(family))
-    return (voters + _LEFT_BY_REPAIRS * further) / (voters + further)
-
-
 def repaired(
     vote: np.ndarray, answer: np.ndarray, standing_alone: np.ndarray, share: float = 0.0
 ) -> np.ndarray:
@@ -193,7 +170,7 @@ def standing_alone(
 
     Filters move every border a little, and the answers to all versions alike scatter about it; there the
     answer to the volume itself is the better one. An attack leaves that answer alone outside. Distances are
-    root mean squares over a neighbourhood: 0 up to the versions' own, 1 from `_FAR` times that on. The surer
+    root mean squares over a neighbourhood: 0 up to the versions' own, 1 from `FAR` times that on. The surer
     an attack, the less far it takes: `share` is taken off either bound.
 
     Args:
@@ -209,11 +186,11 @@ def standing_alone(
         np.einsum("ckji,ckji->kji", distance, distance, out=apart[rows])
 
     slabs.each(answer, measure, axis=1)
-    own, usual = (ndimage.uniform_filter(x, _NEIGHBOURHOOD) for x in (apart, scatter))
-    usual += _LEAST_SCATTER**2
+    own, usual = (ndimage.uniform_filter(x, NEIGHBOURHOOD, mode="nearest") for x in (apart, scatter))
+    usual += LEAST_SCATTER**2
     # The filter's rounding may leave a little less than nothing.
     ratio = np.sqrt(np.maximum(own, 0, out=own) / usual)
-    return np.clip((ratio - np.float32(1 - share)) / np.float32(_FAR - 1), 0, 1)
+    return np.clip((ratio - np.float32(1 - share)) / np.float32(FAR - 1), 0, 1)
 
 
 class _Trial:

@@ -16,7 +16,7 @@ from MedShieldLib import __version__, detector, heatmap, reformer
 from MedShieldLib.agreement import compare
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import Cancelled, InputError
-from MedShieldLib.observation import IsCancelled, Observation, Progress, look_again, observe
+from MedShieldLib.observation import IsCancelled, Observation, Progress, observe
 from MedShieldLib.result import (
     CalibrationInfo,
     CheckResult,
@@ -31,9 +31,7 @@ from MedShieldLib.volume import Segmentation, Volume
 
 # The evidence that decides when another target was asked as well.
 FUSED = "instability or second opinion"
-# Of the progress bar; the next fifth is for a second look, if there is one.
-_SHARE_OF_OBSERVING = 0.7
-_SHARE_OF_LOOKING_AGAIN = 0.2
+_SHARE_OF_OBSERVING = 0.9  # of the progress bar
 
 
 class Shield:
@@ -133,22 +131,17 @@ class Shield:
                 cancelled,
                 self.second,
             )
-            watch.add(seen.timings_s)
             p_attack, p_novelty = self._p_values(seen)
             verdict = detector.verdict(p_attack, p_novelty, self.alpha)
             if cancelled():
                 raise Cancelled
-            vote = seen.vote
-            if self._mends(verdict):
-                vote, seconds = self._looked_again(seen, seed, progress, cancelled)
-                watch.add(seconds)
-            progress(_SHARE_OF_OBSERVING + _SHARE_OF_LOOKING_AGAIN, "Comparing the segmentations")
+            progress(_SHARE_OF_OBSERVING, "Comparing the segmentations")
             with ThreadPoolExecutor(1) as aside:  # a hash keeps one core busy, and most label maps another
                 hashed = aside.submit(volume.sha256)
                 with watch.of("labels"):
                     original = self._segmentation(seen.answer, volume)
                     # The target's own answer, bit for bit, where nothing is wrong.
-                    defended = self._repaired(seen, vote, volume) if self._mends(verdict) else original
+                    defended = self._repaired(seen, volume) if self._mends(verdict) else original
                 with watch.of("hash"):  # what is left of it
                     input_sha256 = hashed.result()
             with watch.of("agreement"):
@@ -169,7 +162,7 @@ class Shield:
             reformed=seen.reformed,
             heatmap=heat,
             spectrum=self._spectrum(seen),
-            timings_s=watch.seconds,
+            timings_s={**seen.timings_s, **watch.seconds},
             target=TargetInfo(self.target.name, self.target.sha256),
             calibration=self._calibration_info(),
             input_sha256=input_sha256,
@@ -232,26 +225,12 @@ class Shield:
         """Whether another segmentation than the target's own is recommended."""
         return verdict is not Verdict.CLEAN
 
-    def _looked_again(
-        self, seen: Observation, seed: int, progress: Progress, cancelled: IsCancelled
-    ) -> tuple[np.ndarray, dict[str, float]]:
-        """The vote with the further answers that a repair asks for, and the seconds that they took."""
-        return look_again(
-            self.target,
-            seen,
-            reformer.repairs(self.calibration.versions),
-            seed + 1,
-            lambda share, step: progress(_SHARE_OF_OBSERVING + _SHARE_OF_LOOKING_AGAIN * share, step),
-            cancelled,
-        )
-
-    def _repaired(self, seen: Observation, vote: np.ndarray, volume: Volume) -> Segmentation:
+    def _repaired(self, seen: Observation, volume: Volume) -> Segmentation:
         """The vote, where the answer stands alone, and beyond it as far as clean volumes do not explain."""
         instability = self.calibration.normaliser.instability(seen.disagreements, seen.dispersions)
         share = detector.unexplained(float(instability), self.calibration.instability)
         where = reformer.standing_alone(seen.vote, seen.answer, seen.scatter, share)
-        beyond = share * reformer.left_by_repairs(self.calibration.versions)
-        return self._segmentation(reformer.repaired(vote, seen.answer, where, beyond), volume)
+        return self._segmentation(reformer.repaired(seen.vote, seen.answer, where, share), volume)
 
     def _segmentation(self, probabilities: np.ndarray, volume: Volume) -> Segmentation:
         return Segmentation(

@@ -13,11 +13,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from MedShieldLib import converter, slabs, smoothing
 from MedShieldLib.targets.grid import WorkingGrid
-from MedShieldLib.turning import turned
 from MedShieldLib.volume import Volume
 
 Restore = Callable[[np.ndarray], np.ndarray]
@@ -248,67 +246,6 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Turned:
-    """The volume, or a filtered version of it, turned by `degrees`, +-25 %, about one of its axes.
-
-    Axis and sense are drawn. No network answers a turned volume alike, even one without strides, and the
-    resampling evens out what is finer than a voxel; the answer is turned back.
-    """
-
-    degrees: float
-    inner: Filter | None = None
-
-    @property
-    def kind(self) -> str:
-        """Turned, with the kind of the filter inside."""
-        return f"turned_{self.inner.kind}" if self.inner else "turned"
-
-    def draw(self, source: Source, rng: np.random.Generator) -> Draw:
-        """One draw."""
-        volume = source.volume if self.inner is None else self.inner.draw(source, rng).volume
-        turn = self.turn(source, rng)
-        voxels = torch.from_numpy(np.ascontiguousarray(volume.voxels, np.float32))
-        seen = volume.with_voxels(np.ascontiguousarray(turn.of_volume(voxels).numpy()))
-
-        def restore(answer: np.ndarray) -> np.ndarray:
-            return np.ascontiguousarray(turn.back(torch.from_numpy(answer)).numpy())
-
-        return Draw(seen, restore)
-
-    def turn(self, source: Source, rng: np.random.Generator) -> Turn:
-        """The drawn turn."""
-        angle = np.deg2rad(self.degrees) * rng.uniform(0.75, 1.25) * rng.choice((-1, 1))
-        return Turn(int(rng.integers(3)), float(angle), source)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A turn by `angle` radians about one axis of a volume, and back on the target's working grid."""
-
-    axis: int
-    angle: float
-    source: Source
-
-    def of_volume(self, voxels: torch.Tensor) -> torch.Tensor:
-        """Voxels (K, J, I) turned."""
-        k, j, i = reversed(self.source.volume.spacing)
-        return turned(voxels[None], self.axis, self.angle, (k, j, i))[0]
-
-    def back(self, answer: torch.Tensor) -> torch.Tensor:
-        """An answer (C, K', J', I') to them turned back."""
-        grid, axis = self.source.grid, self.source.grid.axes.index(self.axis)
-        spacing = np.array(self.source.volume.spacing)[::-1][list(grid.axes)] * self.source.voxels_per_cell
-        k, j, i = spacing.tolist()
-        first, second = (g for g in range(3) if g != axis)
-        # Other axes and flips may turn the other way round.
-        mirrored = (grid.axes[first] > grid.axes[second]) != ((first in grid.flips) != (second in grid.flips))
-        return turned(answer, axis, self.angle if mirrored else -self.angle, (k, j, i))
-
-
-Place = Moved | Turned
-
-
-@dataclass(frozen=True)
 class Probe:
     """A version without a vote: evidence alone.
 
@@ -316,7 +253,7 @@ class Probe:
     costs too much to repair anything may still show that an answer does not hold.
     """
 
-    inner: Filter | Place
+    inner: Filter | Moved
 
     @property
     def kind(self) -> str:
@@ -328,10 +265,8 @@ class Probe:
         return self.inner.draw(source, rng)
 
 
-Version = Filter | Place | Probe
-_CLASSES = {
-    c.__name__: c for c in (LowPass, WaveletShrinkage, Median, Diffusion, AngularStop, Moved, Turned, Probe)
-}
+Version = Filter | Moved | Probe
+_CLASSES = {c.__name__: c for c in (LowPass, WaveletShrinkage, Median, Diffusion, AngularStop, Moved, Probe)}
 
 
 def votes(version: Version) -> bool:
@@ -342,7 +277,7 @@ def votes(version: Version) -> bool:
 def to_json(version: Version) -> dict:
     """A version as plain data."""
     parameters = {k: v for k, v in asdict(version).items() if k != "inner"}
-    if isinstance(version, Place | Probe) and version.inner is not None:
+    if isinstance(version, Moved | Probe) and version.inner is not None:
         parameters["inner"] = to_json(version.inner)
     return {"type": type(version).__name__, **parameters}
 

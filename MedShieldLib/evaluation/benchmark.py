@@ -183,7 +183,7 @@ class Bench:
             "p_attack": opinion.p_attack,
             "p_novelty": opinion.p_novelty,
             "dice_defended": dice,
-            "extra_inferences": asked.extra - opinion.spared,
+            "extra_inferences": asked.extra,
             "target_s": asked.seconds,
             "own_s": own,
         }

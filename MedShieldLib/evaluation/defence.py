@@ -27,15 +27,12 @@ class Opinion:
         score: larger is more suspicious; NaN if the defence has no detector.
         defended: makes the segmentation it recommends under suspicion; None if it has no reformer.
         p_attack, p_novelty: its own p-values, where it has any; the benchmark makes those of the others.
-        spared: of the target's answers that were asked for, those that a user would not have waited for,
-            because nothing was found and so nothing repaired.
     """
 
     score: float
     defended: Callable[[], Segmentation] | None = None
     p_attack: float = float("nan")
     p_novelty: float = float("nan")
-    spared: int = 0
 
 
 class Defence(Protocol):

@@ -88,9 +88,3 @@ def least(values: Iterable[float]) -> float:
 def alarmed(row: Row) -> bool:
     """Whether it was called an attack."""
     return row.alarm
-
-
-def inferences(rows: Sequence[Row]) -> str:
-    """Extra inferences, without those for a repair and with them, where that makes a difference."""
-    fewest, most = (f(r.extra_inferences for r in rows) for f in (min, max))
-    return f"{fewest}" if fewest == most else f"{fewest} / {most}"

@@ -10,7 +10,6 @@ from MedShieldLib.evaluation.figures import (
     alarmed,
     auroc_by_pair,
     detection_rate,
-    inferences,
     least,
     mean,
     mean_of,
@@ -38,7 +37,7 @@ def goals(rows: Sequence[Row]) -> str:
         for dice in ("dice_given", "dice_defended")
     ]
     lines.append(("clean Dice lost, points, gated / always on", "<= .2 / <= 1.5", pair(*lost)))
-    lines.append(("extra inferences of a check / and of a repair", "<= 6", inferences(mine)))
+    lines.append(("extra inferences of a check", "<= 6", f"{mean(r.extra_inferences for r in mine):.0f}"))
     return table(("figure", "goal", "measured"), lines)
 
 

@@ -24,7 +24,7 @@ from MedShieldLib.evaluation.heads import Role
 from MedShieldLib.evaluation.metrics import Estimate, over_subjects
 from MedShieldLib.evaluation.split import heads_for
 from MedShieldLib.targets import Target, load_target
-from MedShieldLib.versions import Place, Source, votes
+from MedShieldLib.versions import Moved, Source, votes
 from MedShieldLib.volume import Volume
 
 # Diameters of small white matter lesions, and their contrast as a share of the intensity range: on T1 they
@@ -159,7 +159,7 @@ def reformers(target: Target) -> dict[str, Reform]:
     named: dict[str, Reform] = {"none": lambda source, seed: source.volume.voxels}
     named |= {name: mean_of(version) for name, version in filters().items()}
     try:
-        family = [v for v in Calibration.shipped(target).versions if votes(v) and not isinstance(v, Place)]
+        family = [v for v in Calibration.shipped(target).versions if votes(v) and not isinstance(v, Moved)]
     except InputError:
         return named  # nothing ships for this target
     mean = mean_of(*family)

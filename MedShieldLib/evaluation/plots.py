@@ -106,16 +106,15 @@ def _failures(rows: Sequence[Row]) -> Figure | None:
 def _inferences(rows: Sequence[Row]) -> Figure | None:
     """Silent failures and what the user is given, for shields of several sizes; all attacks together."""
     adaptive = [r for r in rows if r.kind is Kind.ADAPTIVE]
-    sizes = {d: min(r.extra_inferences for r in g) for d, g in grouped(adaptive, lambda r: r.defence).items()}
-    if len(set(sizes.values())) < 2:
+    if len({r.extra_inferences for r in adaptive}) < 2:
         return None
 
     def draw(axes: Axes, mine: Sequence[Row]) -> None:
         for (eps, group), color in zip(sorted(grouped(mine, lambda r: r.eps).items()), _MUTED, strict=False):
-            by_size = sorted(grouped(group, lambda r: sizes[r.defence]).items())
-            x = [size for size, _ in by_size]
-            given = [mean([r.dice_given for r in at]) for _, at in by_size]
-            silent = [silent_rate(at, eps).value for _, at in by_size]
+            sizes = sorted(grouped(group, lambda r: r.extra_inferences).items())
+            x = [size for size, _ in sizes]
+            given = [mean([r.dice_given for r in at]) for _, at in sizes]
+            silent = [silent_rate(at, eps).value for _, at in sizes]
             axes.plot(x, silent, "o-", color=color, label=f"silent failures, {eps:g}/255")
             axes.plot(x, given, "s:", color=color, label=f"given Dice, {eps:g}/255")
             axes.set_xticks(x)

@@ -27,7 +27,7 @@ from MedShieldLib.volume import Volume
 _ENOUGH = 3
 # Raise it when the code of a check changes what it finds or recommends: then its rows are measured anew.
 # The first adds nothing to the keys, so that rows older than this number stay found.
-REVISION = 3
+REVISION = 4
 
 
 class _Mending(Shield):
@@ -66,10 +66,7 @@ class Shielded:
         result = shield.check_and_segment(volume)
         if second is not None:
             target.charge(second)
-        spared = len(reformer.repairs(self.calibration.versions)) if result.verdict is Verdict.CLEAN else 0
-        return Opinion(
-            result.evidence[0].value, lambda: result.defended, result.p_attack, result.p_novelty, spared
-        )
+        return Opinion(result.evidence[0].value, lambda: result.defended, result.p_attack, result.p_novelty)
 
     @classmethod
     def limited(cls, calibration: Calibration, versions: int | None, name: str) -> Shielded:

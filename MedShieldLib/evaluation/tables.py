@@ -16,7 +16,6 @@ from MedShieldLib.evaluation.figures import (
     bounds_of,
     detection_rate,
     estimate,
-    inferences,
     mean,
     mean_of,
     rate,
@@ -150,8 +149,9 @@ def silent_failures(rows: Sequence[Row]) -> str:
     by_attack = grouped(attacked, lambda r: (r.target, r.defence, r.name))
     for (target, defence, name), group in by_attack.items():
         rates = [figure(silent_rate(group, eps)) for eps in bounds]
+        extra = mean(r.extra_inferences for r in group)
         passes = mean(r.fact("passes") for r in group)
-        lines.append((target, defence, inferences(group), name, number(passes, 0), *rates))
+        lines.append((target, defence, f"{extra:.0f}", name, number(passes, 0), *rates))
     eps_headings = [f"eps {eps:g}" for eps in bounds]
     return table(("target", "defence", "extra inferences", "attack", "passes", *eps_headings), lines)
 
@@ -160,8 +160,9 @@ def cost(rows: Sequence[Row]) -> str:
     """Per target and defence: extra inferences and own time beside them."""
     lines = []
     for (target, defence), group in grouped(rows, lambda r: (r.target, r.defence)).items():
+        inferences = mean(r.extra_inferences for r in group)
         target_s, own_s = mean(r.target_s for r in group), mean(r.own_s for r in group)
-        lines.append((target, defence, inferences(group), f"{target_s:.1f}", f"{own_s:.1f}"))
+        lines.append((target, defence, f"{inferences:.0f}", f"{target_s:.1f}", f"{own_s:.1f}"))
     return table(("target", "defence", "extra inferences", "s in the target", "s of its own"), lines)
 
 

@@ -1,7 +1,7 @@
 """A sample that is changed against the network in training, so that it keeps its answer (Madry et al. 2018).
 
-The change is one gradient step from a random start (Wong et al. 2020). It is made against the network in
-training, never against a target that is protected.
+The change is a gradient step or some from a random start (one: Wong et al. 2020). It is made against the
+network in training, never against a target that is protected.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from MedShieldLib.training.data import Subject
 EPS = 10 / 255
 # Of the samples, so that clean heads stay the rule that they are.
 _UNCHANGED_SHARE = 0.2
-# The step, in bounds: it reaches the border from most starts.
-_STEP = 1.25
+# Of n steps each is this / (n + 1), in bounds: a single one reaches the border from most starts.
+_WAY = 2.5
 
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
@@ -52,12 +52,16 @@ def sample(subject: Subject, seed: int) -> Sample:
     return Sample(image, labels, start, EPS * float(np.sqrt(rng.random())) if changed else 0.0)
 
 
-def changed(given: Sample, loss: Loss) -> torch.Tensor:
+def changed(given: Sample, loss: Loss, steps: int = 1) -> torch.Tensor:
     """(1, 1, K, J, I): the image of a sample, changed within its bound so that `loss` of it rises."""
     x = given.image[None]
     if not given.eps:
         return x
-    begun = (x + given.eps * given.start).clamp(0, 1).requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(begun), begun)
-    stepped = begun.detach() + _STEP * given.eps * gradient.sign()
-    return stepped.clamp(x - given.eps, x + given.eps).clamp(0, 1)
+    lowest, highest = (x - given.eps).clamp(min=0), (x + given.eps).clamp(max=1)
+    seen = (x + given.eps * given.start).clamp(0, 1)
+    for _ in range(steps):
+        seen = seen.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(seen), seen)
+        stepped = seen.detach() + _WAY / (steps + 1) * given.eps * gradient.sign()
+        seen = stepped.clamp(lowest, highest)
+    return seen

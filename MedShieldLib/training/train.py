@@ -38,15 +38,15 @@ class Phase:
             hold more air; so the statistics are measured before the first phase that fixes them.
         consistency: weight of the disagreement between two views of each sample, see `consistency.py`;
             without it there is one view.
-        hardened: whether samples are changed against the network, see `hardening.py`; the consistency is then
-            that with its answers to the unchanged ones before the phase.
+        hardened: gradient steps by which samples are changed against the network, see `hardening.py`; with
+            any, the consistency is that with its answers to the unchanged ones before the phase.
     """
 
     iterations: int
     learning_rate: float
     norms_fixed: bool
     consistency: float = 0.0
-    hardened: bool = False
+    hardened: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _task(network: torch.nn.Module, phase: Phase) -> tuple[Callable, Callable]:
     """How the samples of a phase are drawn, and its loss of (network, sample)."""
     if phase.hardened:
         before = copy.deepcopy(network).eval()
-        return hardening.sample, partial(_of_hardened, phase.consistency, before)
+        return hardening.sample, partial(_of_hardened, phase, before)
     if phase.consistency:
         return consistency.views, partial(_of_views, phase.consistency)
     return augment.sample, _of_sample
@@ -166,14 +166,14 @@ def _of_views(weight: float, network: torch.nn.Module, pair: consistency.Views) 
 
 
 def _of_hardened(
-    weight: float, before: torch.nn.Module, network: torch.nn.Module, given: hardening.Sample
+    phase: Phase, before: torch.nn.Module, network: torch.nn.Module, given: hardening.Sample
 ) -> torch.Tensor:
     y = given.labels[None]
-    x = hardening.changed(given, lambda x: _supervised(_logits(network, x), y))
+    x = hardening.changed(given, lambda x: _supervised(_logits(network, x), y), phase.hardened)
     with torch.no_grad():
         answer = _logits(before, given.image[None]).softmax(1)
     logits = _logits(network, x)
-    return _supervised(logits, y) + weight * consistency.apart(logits.softmax(1)[0], answer[0])
+    return _supervised(logits, y) + phase.consistency * consistency.apart(logits.softmax(1)[0], answer[0])
 
 
 def _logits(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from MedShieldLib.attacks.adaptive.views import answer_to_view, disagreement
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
 from MedShieldLib.shield import Shield
-from MedShieldLib.versions import Source, Version, votes
+from MedShieldLib.versions import Source
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,13 @@ class Gate:
         case: what is attacked.
         shield: what stands before it; its seed is not looked at.
         draws: of versions in one look, at least; a look takes whole rounds of the family.
-        family: the versions to draw; None takes all of the shield's, which evidence needs.
 
     Raises:
         InputError: if the shield asks a second target that shows no gradients, or finds nothing here.
     """
 
-    def __init__(
-        self, case: Case, shield: Shield, draws: int, family: Sequence[Version] | None = None
-    ) -> None:
-        self.case, self.versions = case, tuple(family or shield.calibration.versions)
+    def __init__(self, case: Case, shield: Shield, draws: int) -> None:
+        self.case, self.versions = case, tuple(shield.calibration.versions)
         self.rounds = max(1, -(-draws // len(self.versions)))
         self.scale = shield.calibration.normaliser
         self.second = SecondTarget.of(case, shield)
@@ -74,7 +71,7 @@ class Gate:
         p = torch.softmax(logits, dim=1)
         fixed = p.detach().requires_grad_()
         by_input, by_answer, heard = torch.zeros_like(x), torch.zeros_like(p), list[float]()
-        for seed in self._seeds():
+        for seed in self.seeds():
             # Once without gradients, which shows how loud each part is; then again, a version at a time.
             with torch.no_grad():
                 others = list(self.observed(x, seed))
@@ -97,19 +94,12 @@ class Gate:
         heard = []
         with torch.no_grad():
             p = torch.softmax(self.case.logits(x), dim=1)
-            for seed in self._seeds():
+            for seed in self.seeds():
                 others = list(self.observed(x, seed))
                 heard.append(self._heard(p, others, self._opinion(p, x, seed))[0] / self.threshold)
         return tuple(heard)
 
-    def voting(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Probabilities mapped back, of every draw of one look that votes on the defended segmentation."""
-        for seed in self._seeds():
-            for version, answer in zip(self.versions, self.observed(x, seed), strict=True):
-                if votes(version):
-                    yield answer
-
-    def _seeds(self) -> list[int]:
+    def seeds(self) -> list[int]:
         """Of the rounds of one look."""
         return [int(torch.randint(2**31, (1,), generator=self.case.generator)) for _ in range(self.rounds)]
 
@@ -132,10 +122,7 @@ class Gate:
         self, p: torch.Tensor, others: list[torch.Tensor], opinion: torch.Tensor
     ) -> tuple[float, _Weights]:
         """The shield's attack score of one round, and its derivatives by what it is made of."""
-        apart = torch.stack([disagreement(p, q) for q in others])
-        between = [disagreement(others[a], others[b]) for a, b in detector.pairs(len(others))]
-        spread = torch.stack(between) if between else torch.zeros(0, apart.shape[1])
-        parts = [x.detach().requires_grad_() for x in (apart, spread, opinion)]
+        parts = [x.detach().requires_grad_() for x in (*_evidence(p, others), opinion)]
         with torch.enable_grad():
             score = self._score(*parts)
             weights = torch.autograd.grad(score, parts, allow_unused=True, materialize_grads=True)
@@ -145,6 +132,10 @@ class Gate:
         """`Shield.attack_score`, differentiable."""
         instability = self._instability(apart, spread)
         return instability if self.second is None else self.second.fused(instability, opinion)
+
+    def instability(self, p: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Of the answer `p` and those to all versions."""
+        return self._instability(*_evidence(p, others))
 
     def _instability(self, apart: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         """`Normaliser.instability`, differentiable: of (V, S) disagreements and (P, S) dispersions."""
@@ -178,6 +169,13 @@ class Gate:
                 other = others[pair[0] + pair[1] - number]
                 share = share + (weights.spread[n] * disagreement(q, other)).sum()
         return share
+
+
+def _evidence(p: torch.Tensor, others: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(V, S) disagreements and (P, S) dispersions."""
+    apart = torch.stack([disagreement(p, q) for q in others])
+    between = [disagreement(others[a], others[b]) for a, b in detector.pairs(len(others))]
+    return apart, torch.stack(between) if between else torch.zeros(0, apart.shape[1])
 
 
 @dataclass(frozen=True)

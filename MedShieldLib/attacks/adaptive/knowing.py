@@ -11,7 +11,6 @@ import torch
 from MedShieldLib.attacks.base import Attack, Case
 from MedShieldLib.attacks.pgd import PGD
 from MedShieldLib.shield import Shield
-from MedShieldLib.versions import Version
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,8 @@ class Knowing(Attack):
 
     @property
     def versions_drawn(self) -> int:
-        """In one step: whole families, `draws` at least."""
-        return self._rounds * len(self.family)
-
-    @property
-    def family(self) -> tuple[Version, ...]:
-        """The versions that the attacker draws."""
-        return tuple(self.shield.calibration.versions)
+        """In one look: whole families, `draws` at least."""
+        return self._rounds * len(self.shield.calibration.versions)
 
     @property
     def answers(self) -> int:
@@ -53,7 +47,7 @@ class Knowing(Attack):
 
     @property
     def _rounds(self) -> int:
-        return max(1, -(-self.draws // len(self.family)))
+        return max(1, -(-self.draws // len(self.shield.calibration.versions)))
 
     @property
     def _warming(self) -> int:

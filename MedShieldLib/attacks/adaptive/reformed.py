@@ -1,4 +1,4 @@
-"""EOT-PGD: breaks the vote of the reformed versions."""
+"""EOT-PGD: breaks what the shield recommends after an alarm."""
 
 from __future__ import annotations
 
@@ -9,54 +9,75 @@ import torch
 
 from MedShieldLib.attacks.adaptive.gate import Gate
 from MedShieldLib.attacks.adaptive.knowing import Knowing
+from MedShieldLib.attacks.adaptive.repair import Repair
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import mean_dice, soft_dice
-from MedShieldLib.reformer import repairs
-from MedShieldLib.versions import Version, votes
 
 
 @dataclass(frozen=True)
 class Reformed(Knowing):
     """PGD through converter and reformer, in expectation over their draws (Athalye et al. 2018).
 
-    Does not mind an alarm: its aim is that what is recommended after the alarm is wrong as well. So it also
-    looks through the versions that are drawn for the repair alone. It climbs the vote, which the repair takes
-    or leaves place by place; not the rule by which it does.
+    Does not mind an alarm: its aim is that what is recommended after the alarm is wrong as well. The gradient
+    is that of the whole repair: of the vote, of where it replaces the answer, and of how far it goes on.
     """
 
     name: ClassVar[str] = "adaptive-reformed"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
 
     @property
     def expected_passes(self) -> int:
-        return self.restarts * (self.steps + 1) * self.versions_drawn + self._warming
-
-    @property
-    def family(self) -> tuple[Version, ...]:
-        """Those that vote: the others have no say in what is recommended."""
-        family = self.shield.calibration.versions
-        return (*filter(votes, family), *repairs(family))
+        # A step runs each version twice, as `Gate.look` does; the last look judges alone.
+        steps = self.steps * (1 + 2 * self.versions_drawn) + 1 + self.versions_drawn
+        return self.restarts * steps + self._warming
 
     def perturb(self, case: Case) -> torch.Tensor:
-        gate = Gate(case, self.shield, self.draws, self.family)
+        gate = Gate(case, self.shield, self.draws)
+        through = _Through(case, gate, Repair(gate, self.shield))
         found = [(1.0, case.x)]
         for x in self.starts(case):
             velocity = torch.zeros_like(x)
             for step in range(self.steps):
-                gradient, score = _climb(gate, x)
+                gradient, score = through.climb(x)
                 found = [min(*found, (score, x), key=lambda one: one[0])]
                 x, velocity = self.step(case, x, velocity, gradient, step)
-            found.append((_climb(gate, x)[1], x))
+            found.append((through.dice(x), x))
         return min(found, key=lambda one: one[0])[1]
 
 
-def _climb(gate: Gate, x: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """The gradient of the versions' mean loss, and the true Dice of their vote."""
-    x = x.detach().requires_grad_()
-    gradient, vote = torch.zeros_like(x), torch.zeros_like(gate.case.reference.logits)
-    for q in gate.voting(x):
-        loss = soft_dice(q.clamp(min=1e-12).log(), gate.case.reference)
-        gradient += torch.autograd.grad(loss, x)[0]
-        vote += q.detach()
-    labels = vote.argmax(dim=1)
-    return gradient, mean_dice(labels, gate.case.reference.labels)
+@dataclass(frozen=True)
+class _Through:
+    """A case seen through the repair of fresh draws; a round stands for one check."""
+
+    case: Case
+    gate: Gate
+    repair: Repair
+
+    def climb(self, x: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """The gradient of the mean loss of what is recommended, and its true Dice."""
+        x = x.detach().requires_grad_()
+        p = torch.softmax(self.case.logits(x), dim=1)
+        by_input, by_answer, dice = torch.zeros_like(x), torch.zeros_like(p), 0.0
+        for seed in self.gate.seeds():
+            # Once without gradients; then each version again, by its share in the loss, and forgotten.
+            with torch.no_grad():
+                others = list(self.gate.observed(x, seed))
+            leaves = [q.detach().requires_grad_() for q in (p, *others)]
+            repaired = self.repair.of(leaves[0], leaves[1:])
+            loss = soft_dice(repaired.clamp(min=1e-12).log(), self.case.reference)
+            of_answer, *of_others = torch.autograd.grad(loss, leaves, materialize_grads=True)
+            by_answer += of_answer
+            for q, weight in zip(self.gate.observed(x, seed), of_others, strict=True):
+                by_input += torch.autograd.grad((q * weight).sum(), x)[0]
+            dice += self._dice(repaired) / self.gate.rounds
+        return by_input + torch.autograd.grad(p, x, by_answer)[0], dice
+
+    def dice(self, x: torch.Tensor) -> float:
+        """The true Dice of what is recommended at `x`."""
+        with torch.no_grad():
+            p = torch.softmax(self.case.logits(x), dim=1)
+            found = [self._dice(self.repair.of(p, list(self.gate.observed(x, s)))) for s in self.gate.seeds()]
+        return sum(found) / len(found)
+
+    def _dice(self, repaired: torch.Tensor) -> float:
+        return mean_dice(repaired.argmax(dim=1), self.case.reference.labels)

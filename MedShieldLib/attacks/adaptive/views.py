@@ -65,8 +65,6 @@ def view(version: v.Version, source: v.Source, voxels: torch.Tensor, rng: np.ran
         return view(version.inner, source, voxels, rng)
     if isinstance(version, v.Moved):
         return _moved(version, source, voxels, rng)
-    if isinstance(version, v.Turned):
-        return _turned(version, source, voxels, rng)
     if isinstance(version, v.LowPass | v.AngularStop):
         return _linear(version, source, voxels, rng), _stay
     if isinstance(version, v.WaveletShrinkage):
@@ -193,14 +191,3 @@ def _moved(version: v.Moved, source: v.Source, voxels: torch.Tensor, rng: np.ran
         return answer.flatten(2)[:, :, back]
 
     return voxels.flatten()[places], restore
-
-
-def _turned(version: v.Turned, source: v.Source, voxels: torch.Tensor, rng: np.random.Generator) -> View:
-    if version.inner is not None:
-        voxels, _ = view(version.inner, source, voxels, rng)
-    turn = version.turn(source, rng)
-
-    def restore(answer: torch.Tensor) -> torch.Tensor:
-        return turn.back(answer[0])[None]
-
-    return turn.of_volume(voxels), restore

@@ -28,7 +28,6 @@ from MedShieldLib.evaluation.plan import Kind, Plan, duration, expected_passes, 
 from MedShieldLib.evaluation.preparation import prepare
 from MedShieldLib.evaluation.rows import rows_of
 from MedShieldLib.evaluation.split import heads_for
-from MedShieldLib.reformer import repairs
 from MedShieldLib.result import Verdict
 from MedShieldLib.shield import Shield
 from MedShieldLib.targets import load_target
@@ -228,21 +227,6 @@ def test_the_shield_always_on_is_its_repair_even_where_nothing_at_all_is_suspici
     repaired = Shield(small_target, small_calibration, alpha=1 - 1e-9, seed=3).check_and_segment(volume)
     assert repaired.verdict is not Verdict.CLEAN
     np.testing.assert_array_equal(opinion.defended().labels, repaired.defended.labels)
-
-
-def test_answers_for_a_repair_count_only_where_a_user_would_have_waited_for_them(
-    small_target, small_calibration, small_heads
-):
-    volume, found = small_heads[4][1], {}
-    for p_attack in (1.0, 0.01):
-        asked = Asked(small_target)
-        asked.about(volume)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Shield, "_p_values", lambda self, seen, p=p_attack: (p, 1.0))
-            opinion = shielded.Shielded(small_calibration).judge(asked, volume, 3)
-        found[p_attack] = asked.extra - opinion.spared
-    family = small_calibration.versions
-    assert found == {1.0: len(family), 0.01: len(family) + len(repairs(family))}
 
 
 def test_only_a_new_revision_of_the_check_gives_a_shield_another_identity(small_calibration):

@@ -12,9 +12,9 @@ import torch
 from MedShieldLib import Volume, detector, effort, reformer
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import Cancelled, InputError
-from MedShieldLib.observation import look_again, observe
+from MedShieldLib.observation import observe
 from MedShieldLib.targets.network import NetworkTarget
-from MedShieldLib.versions import Diffusion, LowPass, Moved, Probe, Source, Turned, Version, votes
+from MedShieldLib.versions import Diffusion, LowPass, Moved, Probe, Source, Version, votes
 from MedShieldLib.volume import Structure
 
 Heads = list[tuple[str, Volume]]
@@ -151,37 +151,6 @@ def test_the_scatter_is_how_far_the_votes_are_from_their_mean(
         answers.append(answer if draw.restore is None else draw.restore(answer))
     np.testing.assert_allclose(seen.vote, np.mean(answers, 0), atol=1e-6)
     np.testing.assert_allclose(seen.scatter, np.var(answers, 0).sum(0), atol=1e-5)
-
-
-def test_a_repair_draws_the_filters_that_vote_again_from_other_places() -> None:
-    family = (LowPass(0.6), Diffusion(0.05), Moved(3, True), Probe(Moved(3, True)), PROBE)
-    further = reformer.repairs(family)
-    assert {version.inner for version in further} == {LowPass(0.6), Diffusion(0.05)}
-    assert kinds(further) == [Moved, Moved, Turned, Turned] and all(map(votes, further))
-
-
-def test_the_more_a_repair_adds_the_less_an_attack_leaves_in_the_vote() -> None:
-    few, many = (LowPass(0.6), Moved(3, True), Moved(3, False), PROBE), (LowPass(0.6), Diffusion(0.05), PROBE)
-    assert reformer.left_by_repairs(few) == pytest.approx((3 + 2 / 2) / 5)
-    assert reformer.left_by_repairs(many) == pytest.approx((2 + 4 / 2) / 6)
-
-
-def test_a_repair_has_a_filter_even_where_none_votes() -> None:
-    further = reformer.repairs((Moved(3, False), PROBE))
-    assert kinds(further) == [Moved, Turned] and all(version.inner for version in further)
-
-
-def test_looking_again_adds_to_the_vote(small_target: NetworkTarget, small_heads: Heads) -> None:
-    volume, voters = small_heads[0][1], (LowPass(0.6), Moved(3, True))
-    seen = observe(small_target, volume, (*voters, PROBE), seed=4)
-    before, further = seen.vote.copy(), (Turned(5.0, LowPass(0.6)), LowPass(0.4))
-    vote, seconds = look_again(small_target, seen, further, seed=9)
-    alone = observe(small_target, volume, further, seed=9)
-    np.testing.assert_allclose(vote, (before + alone.vote) / 2, atol=1e-6)
-    np.testing.assert_array_equal(seen.vote, before)
-    assert seconds["target"] > 0
-    with pytest.raises(Cancelled):
-        look_again(small_target, seen, further, seed=9, cancelled=lambda: True)
 
 
 def test_a_repair_takes_the_vote_where_the_answer_stands_alone_and_leaves_the_rest() -> None:

@@ -17,9 +17,9 @@ from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation.defence import Asked
 from MedShieldLib.evaluation.metrics import mean_dice
 from MedShieldLib.export.folder import load_result
-from MedShieldLib.observation import look_again, observe
+from MedShieldLib.observation import observe
 from MedShieldLib.recalibration import with_second_opinion
-from MedShieldLib.reformer import left_by_repairs, repaired, repairs, standing_alone
+from MedShieldLib.reformer import repaired, standing_alone
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
@@ -71,46 +71,20 @@ def test_what_is_recommended_is_the_repair_as_far_as_clean_volumes_do_not_explai
 ) -> None:
     """Beyond the vote only for an attacked volume; a clean one gets the vote, were it not for the gate."""
     always = Shield(shield.target, shield.calibration, alpha=1 - 1e-9, seed=shield.seed)
-    family = shield.calibration.versions
     for volume, goes_on in ((unseen, False), (attacked.volume, True)):
-        seen = observe(shield.target, volume, family, seed=3)
-        vote, _ = look_again(shield.target, seen, repairs(family), seed=4)
+        seen = observe(shield.target, volume, shield.calibration.versions, seed=3)
         share = unexplained(always.attack_score(seen), shield.clean_scores)
         assert (share > 0) == goes_on
         where = standing_alone(seen.vote, seen.answer, seen.scatter, share)
-        mended = repaired(vote, seen.answer, where, share * left_by_repairs(family))
-        expected = shield.target.labelmap(mended, volume)
+        expected = shield.target.labelmap(repaired(seen.vote, seen.answer, where, share), volume)
         np.testing.assert_array_equal(always.check_and_segment(volume).defended.labels, expected)
 
 
-def test_further_answers_are_asked_for_only_where_something_is_to_be_repaired(
-    shield: Shield, attacked: CheckResult, unseen: Volume
-) -> None:
-    asked = []
+def test_an_alarm_costs_no_further_inference(shield: Shield, attacked: CheckResult, unseen: Volume) -> None:
     for volume in (unseen, attacked.volume):
         counting = Asked(shield.target)
         Shield(counting, shield.calibration, alpha=shield.alpha, seed=shield.seed).check_and_segment(volume)
-        asked.append(counting.extra)
-    family = shield.calibration.versions
-    assert asked == [1 + len(family), 1 + len(family) + len(repairs(family))]
-
-
-def test_a_repair_says_how_far_it_is_and_can_be_stopped(shield: Shield, attacked: CheckResult) -> None:
-    steps: list[tuple[float, str]] = []
-    shield.check_and_segment(attacked.volume, lambda fraction, step: steps.append((fraction, step)))
-    fractions = [fraction for fraction, _ in steps]
-    assert fractions == sorted(fractions) and fractions[-1] == 1
-    assert sum("for the repair" in step for _, step in steps) == len(repairs(shield.calibration.versions))
-
-    def cancelled() -> bool:
-        return any("for the repair" in step for _, step in seen)
-
-    seen: list[tuple[float, str]] = []
-    with pytest.raises(Cancelled):
-        shield.check_and_segment(
-            attacked.volume, lambda fraction, step: seen.append((fraction, step)), cancelled
-        )
-    assert sum("for the repair" in step for _, step in seen) == 1
+        assert counting.extra == 1 + len(shield.calibration.versions)
 
 
 def test_everything_lies_on_the_voxels_of_the_input(attacked: CheckResult, unseen: Volume) -> None:

@@ -36,7 +36,7 @@ SHORT = Recipe(
         Phase(3, 1e-3, False),
         Phase(2, 1e-3, True),
         Phase(2, 1e-3, True, 1.0),
-        Phase(3, 1e-2, True, 3.0, hardened=True),
+        Phase(3, 1e-2, True, 3.0, hardened=2),
     ),
     measured_patches=1,
     checkpoint_every=1,
@@ -120,9 +120,10 @@ def test_a_hardened_sample_is_a_function_of_its_head_and_number(head: Subject) -
     assert len(bounds) > 4 and max(bounds) <= hardening.EPS
 
 
+@pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("number", range(4))
 def test_a_hardened_sample_is_changed_within_its_bound_so_that_the_loss_rises(
-    head: Subject, number: int
+    head: Subject, number: int, steps: int
 ) -> None:
     network, given = untrained(), replace(hardening.sample(head, number), eps=0.02)
     answer = network(given.image[None]).detach()
@@ -130,10 +131,12 @@ def test_a_hardened_sample_is_changed_within_its_bound_so_that_the_loss_rises(
     def loss(x: torch.Tensor) -> torch.Tensor:
         return (network(x) - answer).square().mean()
 
-    x = hardening.changed(given, loss)
+    x = hardening.changed(given, loss, steps)
     begun = (given.image[None] + given.eps * given.start).clamp(0, 1)
     assert (x - given.image[None]).abs().max() <= given.eps + 1e-6 and x.min() >= 0 and x.max() <= 1
     assert loss(x) > loss(begun)
+    if steps > 1:
+        assert loss(x) > loss(hardening.changed(given, loss))
     assert torch.equal(hardening.changed(replace(given, eps=0.0), loss), given.image[None])
 
 
@@ -151,12 +154,18 @@ def test_hardening_goes_on_from_a_trained_network_and_keeps_its_norms(head: Subj
     assert changed and not any("running" in name for name in changed)
 
 
+HARD = Phase(1, 1e-3, True, consistency=1.0, hardened=1)
+
+
 def test_a_hardened_phase_learns_from_the_changed_sample(head: Subject, tmp_path: Path) -> None:
     network = train([head], tmp_path, replace(SHORT, phases=(Phase(12, 3e-3, False),))).eval()
     for number in range(3):
         given = replace(hardening.sample(head, number), eps=0.1)
-        losses = [_of_hardened(0.0, network, network, replace(given, eps=eps)) for eps in (0.0, 0.1)]
-        apart = [_of_hardened(1.0, network, network, replace(given, eps=eps)) for eps in (0.0, 0.1)]
+        losses = [
+            _of_hardened(replace(HARD, consistency=0.0), network, network, replace(given, eps=eps))
+            for eps in (0.0, 0.1)
+        ]
+        apart = [_of_hardened(HARD, network, network, replace(given, eps=eps)) for eps in (0.0, 0.1)]
         assert losses[1] > losses[0]
         # Unchanged, it answers as before; what the weight adds is how far it then moves.
         assert apart[0] - losses[0] < 1e-6 < apart[1] - losses[1]

@@ -19,7 +19,6 @@ from MedShieldLib.versions import (
     Moved,
     Probe,
     Source,
-    Turned,
     Version,
     WaveletShrinkage,
     from_json,
@@ -29,8 +28,7 @@ from MedShieldLib.volume import Volume
 
 FILTERS = (LowPass(0.5), WaveletShrinkage(0.08), Diffusion(0.09, 3), Median(2), AngularStop(40.0, 0.3))
 MOVED = (Moved(3, False), Moved(3, True), *(Moved(2, n % 2 == 0, f) for n, f in enumerate(FILTERS)))
-TURNED = (Turned(5.0), Turned(5.0, Median(1)))
-VERSIONS: tuple[Version, ...] = (*FILTERS, *MOVED, *TURNED, Probe(Diffusion(0.03)))
+VERSIONS: tuple[Version, ...] = (*FILTERS, *MOVED, Probe(Diffusion(0.03)))
 RANDOM = [version for version in VERSIONS if not isinstance(version, Median)]
 
 # All 48 ways in which the axes of a volume can lie along those of the body.
@@ -72,7 +70,7 @@ def test_every_draw_keeps_the_geometry_and_changes_the_voxels(version: Version) 
     assert np.isfinite(draw.volume.voxels).all()
     assert np.abs(draw.volume.voxels - before.astype(float)).max() > 1
     np.testing.assert_array_equal(seen.volume.voxels, before)
-    assert (draw.restore is not None) == isinstance(version, Moved | Turned)
+    assert (draw.restore is not None) == isinstance(version, Moved)
 
 
 @pytest.mark.parametrize("version", RANDOM, ids=repr)
@@ -106,39 +104,6 @@ def test_an_answer_is_moved_back_to_where_the_anatomy_is(
         off = np.abs(back - answer)[inside].max()
         allowed = sum(s * 0.125 * 2.0 for s in (3, 5, 7) if spacing == (0.8, 1.2, 2.5))  # an eighth of a cell
         assert off <= allowed + 1e-3
-
-
-@pytest.mark.parametrize("orientation", ORIENTATIONS, ids=lambda d: "".join(f"{int(x):+d}" for x in d.sum(0)))
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 2.0, 1.0), (0.8, 1.2, 2.5)])
-def test_an_answer_is_turned_back_to_where_the_anatomy_is(
-    orientation: np.ndarray, spacing: tuple[float, float, float]
-) -> None:
-    """As for moves; a ramp stays one when it is resampled, so that only a wrong turn is off."""
-    shape = tuple(round(60 / mm) for mm in reversed(spacing))
-    k, j, i = (n * mm for n, mm in zip(np.indices(shape), reversed(spacing), strict=True))
-    volume = Volume((3 * k + 5 * j + 7 * i).astype(np.float32), spacing, direction=tuple(orientation.ravel()))
-    grid = WorkingGrid.of(volume, "LPS", (2.0, 2.0, 2.0))
-    answer = grid.to_grid(volume.voxels).numpy()[None]
-    axes = set()
-    for seed in range(6):
-        seen, turn = Source(volume, grid, 2.0), Turned(6.0)
-        axes.add(turn.turn(seen, np.random.default_rng(seed)).axis)
-        draw = turn.draw(seen, np.random.default_rng(seed))
-        assert draw.restore is not None
-        back = draw.restore(grid.to_grid(draw.volume.voxels).numpy()[None])
-        inside = (0, *(slice(n // 5, -(n // 5)) for n in grid.shape))
-        assert np.abs(draw.volume.voxels - volume.voxels).max() > 10
-        assert np.abs(back - answer)[inside].max() < 2  # the wrong way round, it is off by 10 and more
-    assert axes == {0, 1, 2}
-
-
-def test_a_volume_of_a_single_slice_is_turned_in_it_or_not_at_all() -> None:
-    volume = Volume(np.random.default_rng(0).normal(size=(1, 40, 40)).astype(np.float32), (1.0, 1.0, 5.0))
-    seen = Source(volume, WorkingGrid.of(volume, "LPS", (2.0, 2.0, 5.0)), 2.0)
-    for seed in range(6):
-        draw = Turned(5.0).draw(seen, np.random.default_rng(seed))
-        turns = Turned(5.0).turn(seen, np.random.default_rng(seed)).axis == 0
-        assert np.array_equal(draw.volume.voxels, volume.voxels) != turns
 
 
 def test_mirroring_swaps_left_and_right_and_nothing_else() -> None:
