@@ -280,6 +280,15 @@ def p_attack(score: float, clean: np.ndarray, subjects: Sequence[str] = ()) -> f
     return p_value(score, clean, subjects, _USUAL_SPREAD)
 
 
+def loudest_silent(alpha: float, clean: np.ndarray, subjects: Sequence[str] = ()) -> float:
+    """The largest attack score that raises no alarm, by bisection of its p-value."""
+    quiet, loud = 0.0, 1e4
+    while loud - quiet > 1e-4 * max(loud, 1e-3):
+        middle = (quiet + loud) / 2
+        quiet, loud = (middle, loud) if p_attack(middle, clean, subjects) > alpha else (quiet, middle)
+    return quiet
+
+
 def unexplained(score: float, clean: np.ndarray) -> float:
     """The part of a score that lies beyond what all but one in twenty clean volumes reach, in [0, 1)."""
     return max(0.0, 1 - ordinary(clean) / max(score, _SMALLEST_SCORE))

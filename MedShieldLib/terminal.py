@@ -134,13 +134,16 @@ def show_target(target: Target) -> None:
 
 def show_calibration(calibration: Calibration, path: Path) -> None:
     """What was learned and where it is."""
+    from MedShieldLib import outliers
+
     kinds = ", ".join(version.kind.replace("_", " ") for version in calibration.versions)
     out.print(f"{calibration.n_subjects} volumes, {len(calibration.subjects)} scores; versions: {kinds}.")
     if second := calibration.second:
         names = ", ".join(second.structures)
         out.print(f"Second opinion: {second.target_name} on {names}.", markup=False)
-    if note := calibration.support(0.05):
-        out.print(f"Note: {note}", markup=False)
+    for note in (calibration.support(0.05), *outliers.notes(calibration, 0.05)):
+        if note:
+            out.print(f"Note: {note}", markup=False)
     out.print(f"Calibration: {path}", markup=False, soft_wrap=True)
 
 
