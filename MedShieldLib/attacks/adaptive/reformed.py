@@ -19,7 +19,9 @@ class Reformed(Knowing):
     """PGD through converter and reformer, in expectation over their draws (Athalye et al. 2018).
 
     Does not mind an alarm: its aim is that what is recommended after the alarm is wrong as well. The gradient
-    is that of the whole repair: of the vote, of where it replaces the answer, and of how far it goes on.
+    is that of the whole repair: of the vote, of where it replaces the answer, and of how far it goes on. That
+    of every vote by itself is added, which leads on where the repair keeps the answer and has no slope. What
+    misleads all votes alike is stable, so this attack is often silent as well.
     """
 
     name: ClassVar[str] = "adaptive-reformed"
@@ -54,7 +56,7 @@ class _Through:
     repair: Repair
 
     def climb(self, x: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """The gradient of the mean loss of what is recommended, and its true Dice."""
+        """The gradient of the losses of what is recommended and of the votes, and the former's true Dice."""
         x = x.detach().requires_grad_()
         p = torch.softmax(self.case.logits(x), dim=1)
         by_input, by_answer, dice = torch.zeros_like(x), torch.zeros_like(p), 0.0
@@ -64,7 +66,8 @@ class _Through:
                 others = list(self.gate.observed(x, seed))
             leaves = [q.detach().requires_grad_() for q in (p, *others)]
             repaired = self.repair.of(leaves[0], leaves[1:])
-            loss = soft_dice(repaired.clamp(min=1e-12).log(), self.case.reference)
+            voters = self.repair.voters(leaves[1:])
+            loss = self._loss(repaired) + sum(map(self._loss, voters)) / len(voters)
             of_answer, *of_others = torch.autograd.grad(loss, leaves, materialize_grads=True)
             by_answer += of_answer
             for q, weight in zip(self.gate.observed(x, seed), of_others, strict=True):
@@ -78,6 +81,9 @@ class _Through:
             p = torch.softmax(self.case.logits(x), dim=1)
             found = [self._dice(self.repair.of(p, list(self.gate.observed(x, s)))) for s in self.gate.seeds()]
         return sum(found) / len(found)
+
+    def _loss(self, probabilities: torch.Tensor) -> torch.Tensor:
+        return soft_dice(probabilities.clamp(min=1e-12).log(), self.case.reference)
 
     def _dice(self, repaired: torch.Tensor) -> float:
         return mean_dice(repaired.argmax(dim=1), self.case.reference.labels)

@@ -32,10 +32,14 @@ class Repair:
     def of(self, answer: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
         """The repaired answer (1, C, K', J', I') in [0, 1]; `others` are one round's, to all versions."""
         share = (1 - self._ordinary / self._gate.instability(answer, others)).clamp(min=0)
-        voters = [q for q, has_vote in zip(others, self._voting, strict=True) if has_vote]
+        voters = self.voters(others)
         vote = torch.stack(voters).mean(0)
         where = standing_alone(vote, answer, scatter(voters, vote), share)
         return (answer + (1 + share) * where * (vote - answer)).clamp(0, 1)
+
+    def voters(self, others: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Those of one round's answers that vote."""
+        return [q for q, has_vote in zip(others, self._voting, strict=True) if has_vote]
 
 
 def scatter(voters: Sequence[torch.Tensor], vote: torch.Tensor) -> torch.Tensor:
