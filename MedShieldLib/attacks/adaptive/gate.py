@@ -18,7 +18,7 @@ from MedShieldLib.attacks.adaptive.views import answer_to_view, disagreement
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
 from MedShieldLib.shield import Shield
-from MedShieldLib.versions import Source
+from MedShieldLib.versions import Source, votes
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Look:
     """What the attacker learns about one input.
 
     Attributes:
-        harm: gradient of the soft Dice loss of the plain answer, of the shape of the input.
+        harm: gradient of the soft Dice losses of the plain answer and, on average, of those to the versions
+            that vote: what misleads all of them alike is stable. Of the shape of the input.
         alarm: gradient of the attack score.
         score: the shield's attack score, estimated from the attacker's draws.
         ratios: of each round, which stands for one check: score / the largest that raises no alarm; silent
@@ -67,23 +68,33 @@ class Gate:
         """Both gradients at `x`, and how loud it is; every look draws afresh."""
         x = x.detach().requires_grad_()
         logits = self.case.logits(x)
-        harm = torch.autograd.grad(soft_dice(logits, self.case.reference), x, retain_graph=True)[0]
         p = torch.softmax(logits, dim=1)
-        fixed = p.detach().requires_grad_()
-        by_input, by_answer, heard = torch.zeros_like(x), torch.zeros_like(p), list[float]()
-        for seed in self.seeds():
-            # Once without gradients, which shows how loud each part is; then again, a version at a time.
-            with torch.no_grad():
-                others = list(self.observed(x, seed))
-                opinion = self._opinion(fixed, x, seed)
-            score, weights = self._heard(fixed.detach(), others, opinion)
-            heard.append(score)
-            for share in self._shares(fixed, x, seed, others, weights):
-                gradients = torch.autograd.grad(share / self.rounds, (x, fixed))
-                by_input += gradients[0]
-                by_answer += gradients[1]
-        alarm = by_input + torch.autograd.grad(p, x, by_answer)[0]
-        return Look(harm, alarm, float(np.mean(heard)), tuple(score / self.threshold for score in heard))
+        plain = torch.autograd.grad(soft_dice(logits, self.case.reference), x, retain_graph=True)[0]
+        slopes = _Slopes(x, p.detach().requires_grad_(), harm=plain)
+        heard = [self._listen(slopes, seed) for seed in self.seeds()]
+        alarm = slopes.by_input + torch.autograd.grad(p, x, slopes.by_answer)[0]
+        return Look(slopes.harm, alarm, float(np.mean(heard)), tuple(s / self.threshold for s in heard))
+
+    def _listen(self, slopes: _Slopes, seed: int) -> float:
+        """The score of one round; adds its gradients to the slopes."""
+        x, p = slopes.x, slopes.answer
+        # Once without gradients, which shows how loud each part is; then again, a version at a time.
+        with torch.no_grad():
+            others = list(self.observed(x, seed))
+            opinion = self._opinion(p, x, seed)
+        score, weights = self._heard(p.detach(), others, opinion)
+        voters = sum(map(votes, self.versions))
+        for number, q in enumerate(self.observed(x, seed)):
+            if votes(self.versions[number]):
+                slopes.add_harm(self.harm(q) / (voters * self.rounds))
+            slopes.add_share(self._share(p, q, number, others, weights) / self.rounds)
+        if weights.opinion.any():
+            slopes.add_share((weights.opinion * self._opinion(p, x, seed)).sum() / self.rounds)
+        return score
+
+    def harm(self, q: torch.Tensor) -> torch.Tensor:
+        """Soft Dice loss of probabilities (1, C, K', J', I'), which grows as they leave the clean answer."""
+        return soft_dice(q.clamp(min=1e-12).log(), self.case.reference)
 
     def loudness(self, x: torch.Tensor) -> float:
         """The ratio of `Look` at `x`, without gradients and by fresh draws."""
@@ -148,16 +159,6 @@ class Gate:
         standing_out = own ** (1 + scale.UNEXPLAINED) / wide.clamp(min=scale.LEAST_SPREAD)
         return standing_out.square().mean().sqrt()
 
-    def _shares(
-        self, p: torch.Tensor, x: torch.Tensor, seed: int, others: list[torch.Tensor], weights: _Weights
-    ) -> Iterator[torch.Tensor]:
-        """What each answer adds to the score, to first order; those that add nothing are not asked for."""
-        if weights.apart.any():
-            for number, q in enumerate(self.observed(x, seed)):
-                yield self._share(p, q, number, others, weights)
-        if weights.opinion.any():
-            yield (weights.opinion * self._opinion(p, x, seed)).sum()
-
     @staticmethod
     def _share(
         p: torch.Tensor, q: torch.Tensor, number: int, others: list[torch.Tensor], weights: _Weights
@@ -176,6 +177,35 @@ def _evidence(p: torch.Tensor, others: Sequence[torch.Tensor]) -> tuple[torch.Te
     apart = torch.stack([disagreement(p, q) for q in others])
     between = [disagreement(others[a], others[b]) for a, b in detector.pairs(len(others))]
     return apart, torch.stack(between) if between else torch.zeros(0, apart.shape[1])
+
+
+@dataclass
+class _Slopes:
+    """Gradients of one look, added up version by version.
+
+    Attributes:
+        x: the input.
+        answer: the plain answer, by which the score is differentiated apart, so that its graph is kept once.
+        harm: by the input.
+        by_input, by_answer: of the score, by either.
+    """
+
+    x: torch.Tensor
+    answer: torch.Tensor
+    harm: torch.Tensor
+
+    def __post_init__(self) -> None:
+        self.by_input, self.by_answer = torch.zeros_like(self.x), torch.zeros_like(self.answer)
+
+    def add_harm(self, loss: torch.Tensor) -> None:
+        """Of an answer that is differentiated once more."""
+        self.harm = self.harm + torch.autograd.grad(loss, self.x, retain_graph=True)[0]
+
+    def add_share(self, share: torch.Tensor) -> None:
+        """In the score."""
+        by_input, by_answer = torch.autograd.grad(share, (self.x, self.answer), materialize_grads=True)
+        self.by_input += by_input
+        self.by_answer += by_answer
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from MedShieldLib.attacks.adaptive.gate import Gate
 from MedShieldLib.attacks.adaptive.knowing import Knowing
 from MedShieldLib.attacks.adaptive.repair import Repair
 from MedShieldLib.attacks.base import Case
-from MedShieldLib.attacks.losses import mean_dice, soft_dice
+from MedShieldLib.attacks.losses import mean_dice
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _Through:
             leaves = [q.detach().requires_grad_() for q in (p, *others)]
             repaired = self.repair.of(leaves[0], leaves[1:])
             voters = self.repair.voters(leaves[1:])
-            loss = self._loss(repaired) + sum(map(self._loss, voters)) / len(voters)
+            loss = self.gate.harm(repaired) + sum(map(self.gate.harm, voters)) / len(voters)
             of_answer, *of_others = torch.autograd.grad(loss, leaves, materialize_grads=True)
             by_answer += of_answer
             for q, weight in zip(self.gate.observed(x, seed), of_others, strict=True):
@@ -81,9 +81,6 @@ class _Through:
             p = torch.softmax(self.case.logits(x), dim=1)
             found = [self._dice(self.repair.of(p, list(self.gate.observed(x, s)))) for s in self.gate.seeds()]
         return sum(found) / len(found)
-
-    def _loss(self, probabilities: torch.Tensor) -> torch.Tensor:
-        return soft_dice(probabilities.clamp(min=1e-12).log(), self.case.reference)
 
     def _dice(self, repaired: torch.Tensor) -> float:
         return mean_dice(repaired.argmax(dim=1), self.case.reference.labels)

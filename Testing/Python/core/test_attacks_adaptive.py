@@ -198,6 +198,19 @@ def test_alarm_gradient_is_the_slope_of_the_evidence(shield):
     require_slope(case, gate, x, state, alarm)
 
 
+def test_harm_gradient_is_that_of_the_plain_answer_and_of_the_votes(shield):
+    case, gate, x = attacked_case(shield)
+    state = case.generator.get_state()
+    harm = gate.look(x).harm
+    case.generator.set_state(state)
+    (seed,) = gate.seeds()
+    x = x.clone().requires_grad_()
+    votes = [q for q, version in zip(gate.observed(x, seed), FAMILY, strict=True) if versions.votes(version)]
+    plain = soft_dice(case.logits(x), case.reference)
+    (whole,) = torch.autograd.grad(plain + sum(gate.harm(q) for q in votes) / len(votes), x)
+    np.testing.assert_allclose(harm, whole, atol=1e-5 * float(whole.abs().max()))
+
+
 def require_slope(case: Case, gate: Gate, x: torch.Tensor, state: torch.Tensor, alarm: torch.Tensor) -> None:
     """A small step along the gradient changes the score by as much as its norm says."""
     step = 0.002 * EPS * alarm / alarm.abs().max()
