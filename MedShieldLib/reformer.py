@@ -186,11 +186,28 @@ def standing_alone(
         np.einsum("ckji,ckji->kji", distance, distance, out=apart[rows])
 
     slabs.each(answer, measure, axis=1)
-    own, usual = (ndimage.uniform_filter(x, NEIGHBOURHOOD, mode="nearest") for x in (apart, scatter))
-    usual += LEAST_SCATTER**2
-    # The filter's rounding may leave a little less than nothing.
-    ratio = np.sqrt(np.maximum(own, 0, out=own) / usual)
-    return np.clip((ratio - np.float32(1 - share)) / np.float32(FAR - 1), 0, 1)
+    own, usual = _nearby(apart), _nearby(scatter.copy())
+
+    def weigh(rows: slice) -> None:
+        # The filter's rounding may leave a little less than nothing.
+        ratio = np.sqrt(np.maximum(own[rows], 0) / (usual[rows] + np.float32(LEAST_SCATTER**2)))
+        np.clip((ratio - np.float32(1 - share)) / np.float32(FAR - 1), 0, 1, out=own[rows])
+
+    slabs.each(own, weigh)
+    return own
+
+
+def _nearby(x: np.ndarray) -> np.ndarray:
+    """The mean over a cube of `NEIGHBOURHOOD` cells around each, in place; the rim repeats beyond itself."""
+    for axis in range(3):
+        across = 1 if axis == 0 else 0
+
+        def smooth(rows: slice, axis: int = axis, across: int = across) -> None:
+            part = x[(slice(None),) * across + (rows,)]
+            ndimage.uniform_filter1d(part, NEIGHBOURHOOD, axis, part, "nearest")
+
+        slabs.each(x, smooth, axis=across)
+    return x
 
 
 class _Trial:
