@@ -22,14 +22,18 @@ def heads_for(target_name: str, data: Path | None, only: Iterable[str] = ()) -> 
     Args:
         target_name: of the development data, one that comes with a calibration is tested on fewer heads.
         data: folder with volumes/.
-        only: subjects to test on; empty for all.
+        only: subjects to test on, of those that are for tests; empty for all.
 
     Raises:
-        InputError: if the folder holds no head to test on, or its heads.csv is wrong.
+        InputError: if the folder holds no head to test on, or none of such a name, or its heads.csv is wrong.
     """
     if data is None:
         return tuple(Head(MNI152, None, role) for role in Role)
     found = own_heads.listed(data) or development_heads.found(target_name, data) or own_heads.dealt(data)
+    known = {h.subject for h in found}
+    for name in only:
+        if name not in known:
+            raise InputError(f"{data} holds no head '{name}'; it has {', '.join(sorted(known))}.")
     found = [h for h in found if h.role is not Role.TEST or not only or h.subject in only]
     if not any(h.role is Role.TEST and h.ordinary for h in found):
         raise InputError(

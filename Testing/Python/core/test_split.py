@@ -73,6 +73,11 @@ def test_volumes_without_a_list_are_dealt_out_by_name(folder):
     assert [h.subject for h in heads_for("x", folder, only=["a"]) if h.role is Role.TEST] == ["a"]
 
 
+def test_a_name_that_is_not_there_is_refused_beside_one_that_is(folder):
+    with pytest.raises(InputError, match="no head 'a_T1'; it has a, b, c, c_attacked, c_later"):
+        heads_for("x", folder, only=["a", "a_T1"])
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
