@@ -6,7 +6,7 @@ development data's (`development_heads.py`) if it holds those, else by dealing i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from MedShieldLib.errors import InputError
@@ -14,7 +14,7 @@ from MedShieldLib.evaluation import development_heads, own_heads
 from MedShieldLib.evaluation.heads import MNI152, Head, Role
 
 
-def heads_for(target_name: str, data: Path | None, only: Iterable[str] = ()) -> tuple[Head, ...]:
+def heads_for(target_name: str, data: Path | None, only: Collection[str] = ()) -> tuple[Head, ...]:
     """The heads for one target.
 
     Without data, MNI152 plays all roles: good for trying out, worthless as a figure.
