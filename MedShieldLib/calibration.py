@@ -25,7 +25,7 @@ from MedShieldLib.observation import IsCancelled, Progress, observe
 from MedShieldLib.result import can_alarm
 from MedShieldLib.second_opinion import matches
 from MedShieldLib.targets.base import Target
-from MedShieldLib.versions import Moved, Version, from_json, to_json, votes
+from MedShieldLib.versions import Moved, Version, from_json, opposed, to_json, votes
 from MedShieldLib.volume import Volume
 
 SCHEMA = "medshield-calibration/2"
@@ -98,7 +98,7 @@ class Calibration:
     @cached_property
     def normaliser(self) -> Normaliser:
         """The scale of clean evidence over all rows."""
-        return Normaliser.fit(self.disagreements, self.dispersions, self.features)
+        return Normaliser.fit(self.disagreements, self.dispersions, self.features, opposed(self.versions))
 
     @cached_property
     def fusion(self) -> Fusion:
@@ -144,6 +144,12 @@ class Calibration:
         return self.normaliser.spread(self.dispersions).mean(-1)
 
     @cached_property
+    def asymmetry(self) -> np.ndarray:
+        """(N,) what a nudge does to clean volumes, as a multiple of what its opposite does; needs both."""
+        assert self.normaliser.symmetry is not None
+        return self.normaliser.symmetry.asymmetry(self.disagreements)
+
+    @cached_property
     def sha256(self) -> str:
         """Hash of the stored form."""
         return hashlib.sha256(self._text().encode()).hexdigest()
@@ -151,9 +157,9 @@ class Calibration:
     def limited(self, count: int) -> Calibration:
         """The same clean volumes seen through `count` versions of the family; all of it if it has no more.
 
-        Two are the quick family: the last version in place, which is the probe in families of
+        Two are the quick family: the last version in place, which is a nudge in families of
         `reformer.choose`, and the volume moved, or where nothing is moved the first version. Then come the
-        others in their order. The second one always votes.
+        nudge against the first one, and the others in their order. The second one always votes.
 
         Raises:
             InputError: if `count` is below 2, or a larger family has nothing in place.
@@ -169,7 +175,8 @@ class Calibration:
                 f"Calibration '{self.name}' cannot do with fewer versions of the volume; take all of them."
             )
         first = [in_place[-1], (moved or in_place)[0]]
-        others = [n for n in range(len(self.versions)) if n not in first]
+        nudges = opposed(self.versions) or ()
+        others = sorted(set(range(len(self.versions))) - set(first), key=lambda n: (n not in nudges, n))
         kept = sorted([*first, *others][:count])
         columns = pairs(len(self.versions))
         return replace(

@@ -1,15 +1,16 @@
 """The detector: evidence from a target's answers and from the image, turned into p-values and a verdict.
 
 Evidence of tampering is *instability*: how far the answer to the volume itself is from those to versions that
-leave the anatomy alone, beside how far these are from each other. A noisy scan scatters them all; an attack
-is made for the volume itself, and leaves its answer alone outside. Evidence of an unusual scan is *novelty*.
+leave the anatomy alone, beside how far these are from each other, and whether a small step moves it as far as
+the opposite one. A noisy scan scatters all answers; an attack is made for the volume itself, and leaves its
+answer alone outside. Evidence of an unusual scan is *novelty*.
 Nothing here is fitted to an attack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -17,6 +18,7 @@ from scipy import stats
 
 from MedShieldLib import sampling, slabs
 from MedShieldLib.result import Verdict
+from MedShieldLib.symmetry import Symmetry
 from MedShieldLib.targets.base import Target
 from MedShieldLib.versions import Source
 
@@ -179,12 +181,14 @@ class Normaliser:
         benign_dispersion: (P, S) the same per pair of versions.
         centre: (F,) mean novelty features.
         whitening: (F, F) inverse square root of their shrunk covariance.
+        symmetry: the scale of what two opposite nudges do; None where the family has no two.
     """
 
     benign: np.ndarray
     benign_dispersion: np.ndarray
     centre: np.ndarray
     whitening: np.ndarray
+    symmetry: Symmetry | None = None
 
     # Floors keep a version that never moves a structure from turning rounding errors into evidence.
     _FLOOR = 0.005
@@ -196,8 +200,17 @@ class Normaliser:
     UNEXPLAINED = 0.3
 
     @classmethod
-    def fit(cls, disagreements: np.ndarray, dispersions: np.ndarray, features: np.ndarray) -> Normaliser:
-        """From clean volumes: (N, V, S) disagreements, (N, P, S) dispersions and (N, F) features."""
+    def fit(
+        cls,
+        disagreements: np.ndarray,
+        dispersions: np.ndarray,
+        features: np.ndarray,
+        opposed: tuple[int, int] | None = None,
+    ) -> Normaliser:
+        """From clean volumes: (N, V, S) disagreements, (N, P, S) dispersions and (N, F) features.
+
+        `opposed` says which two versions are nudges, see `versions.opposed`.
+        """
         centre, spread = features.mean(0), features.std(0) + 1e-3
         unit = (features - centre) / spread
         covariance = unit.T @ unit / len(unit)
@@ -205,7 +218,11 @@ class Normaliser:
         values, vectors = np.linalg.eigh(covariance)
         whitening = (vectors / np.sqrt(values)) @ vectors.T / spread
         benign, benign_dispersion = (np.maximum(x.mean(0), cls._FLOOR) for x in (disagreements, dispersions))
-        return cls(benign, benign_dispersion, centre, whitening)
+        scale = cls(benign, benign_dispersion, centre, whitening)
+        if opposed is None:
+            return scale
+        alone = scale.standing_out(disagreements, dispersions)
+        return replace(scale, symmetry=Symmetry.fit(opposed, disagreements, alone))
 
     def per_version(self, disagreements: np.ndarray) -> np.ndarray:
         """(..., V): disagreement relative to its benign mean, averaged over structures; 1 is ordinary."""
@@ -222,6 +239,14 @@ class Normaliser:
         return (dispersions / self.benign_dispersion).mean(-2)
 
     def instability(self, disagreements: np.ndarray, dispersions: np.ndarray) -> np.ndarray:
+        """(...): how far the answer stands out among those to versions, or how lopsided it is to nudges.
+
+        The larger one counts: whichever is further out of its clean values, see `fusion.Units`.
+        """
+        alone = self.standing_out(disagreements, dispersions)
+        return alone if self.symmetry is None else np.maximum(alone, self.symmetry.score(disagreements))
+
+    def standing_out(self, disagreements: np.ndarray, dispersions: np.ndarray) -> np.ndarray:
         """(...): how far the answer stands out among those to versions; quadratic mean over structures.
 
         A small structure that vanishes counts as much as a large one, and as its ratio is large it cannot

@@ -9,6 +9,35 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Clean scores of a kind differ at least so much in their logarithms, whatever a few volumes show.
+LEAST_SPREAD = 0.1
+
+
+@dataclass(frozen=True)
+class Units:
+    """How one score maps to the units of another one, by what clean volumes have of both.
+
+    Attributes:
+        power, factor: factor * score^power has the mean and the spread of the other clean scores, in logs.
+    """
+
+    power: float
+    factor: float
+
+    # Nothing below it is told apart.
+    LEAST_SCORE = 1e-6
+
+    @classmethod
+    def fit(cls, ours: np.ndarray, theirs: np.ndarray, least_spread: float) -> Units:
+        """The units of `ours` for `theirs`, both (N,) of clean volumes; least spreads are of logarithms."""
+        (our_mean, our_spread), (their_mean, their_spread) = map(_in_logs, (ours, theirs))
+        power = max(our_spread, LEAST_SPREAD) / max(their_spread, least_spread)
+        return cls(power, float(np.exp(our_mean - power * their_mean)))
+
+    def of(self, score: np.ndarray) -> np.ndarray:
+        """Scores in these units."""
+        return self.factor * np.maximum(score, self.LEAST_SCORE) ** self.power
+
 
 @dataclass(frozen=True)
 class Fusion:
@@ -16,28 +45,20 @@ class Fusion:
 
     Attributes:
         benign: (M, 2) mean contradiction on clean volumes, per matched structure and side.
-        power, factor: factor * score^power has the mean and the spread of the clean instability, in logs.
+        units: of the instability.
     """
 
     benign: np.ndarray
-    power: float
-    factor: float
+    units: Units
 
     # Two models that always contradict each other alike prove no more than ones that do so nearly alike.
     LEAST_BENIGN = 0.01
-    LEAST_SPREAD = 0.1
-    # Nothing below it is told apart.
-    LEAST_SCORE = 1e-6
 
     @classmethod
     def fit(cls, instability: np.ndarray, contradictions: np.ndarray) -> Fusion:
         """From clean volumes: (N,) instability and (N, M, 2) contradictions."""
         benign = np.maximum(contradictions.mean(0), cls.LEAST_BENIGN)
-        (ours, our_spread), (theirs, their_spread) = (
-            _in_logs(scores) for scores in (instability, _joined(contradictions / benign))
-        )
-        power = our_spread / their_spread
-        return cls(benign, power, float(np.exp(ours - power * theirs)))
+        return cls(benign, Units.fit(instability, _joined(contradictions / benign), LEAST_SPREAD))
 
     def contradiction(self, contradictions: np.ndarray) -> np.ndarray:
         """(...): (..., M, 2) contradictions relative to clean ones, joined by their quadratic mean."""
@@ -48,8 +69,7 @@ class Fusion:
 
         This is the maximum of the two standardised logs: whichever is further out of its clean values counts.
         """
-        score = np.maximum(self.contradiction(contradictions), self.LEAST_SCORE)
-        return np.maximum(instability, self.factor * score**self.power)
+        return np.maximum(instability, self.units.of(self.contradiction(contradictions)))
 
 
 def _joined(relative: np.ndarray) -> np.ndarray:
@@ -58,5 +78,5 @@ def _joined(relative: np.ndarray) -> np.ndarray:
 
 def _in_logs(scores: np.ndarray) -> tuple[float, float]:
     """Mean and spread of the logarithms."""
-    logs = np.log(np.maximum(scores, Fusion.LEAST_SCORE))
-    return float(logs.mean()), max(float(logs.std()), Fusion.LEAST_SPREAD)
+    logs = np.log(np.maximum(scores, Units.LEAST_SCORE))
+    return float(logs.mean()), float(logs.std())

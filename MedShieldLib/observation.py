@@ -73,7 +73,7 @@ def observe(
         Cancelled: when `cancelled()` says so; asked before every inference.
     """
     watch, rng = Stopwatch(), np.random.default_rng(seed)
-    source = Source(volume, target.grid(volume), target.finest_mm)
+    source = Source(volume, target.grid(volume), target.finest_mm, seed)
     steps = len(versions) + 2 + (second is not None)
 
     def begin(step: int, name: str) -> None:

@@ -22,7 +22,7 @@ from MedShieldLib.versions import (
     LowPass,
     Median,
     Moved,
-    Probe,
+    Nudge,
     Source,
     Version,
     WaveletShrinkage,
@@ -30,7 +30,7 @@ from MedShieldLib.versions import (
 from MedShieldLib.volume import Volume
 
 # Raise it when `choose` may choose another family: what was chosen before is not taken for it.
-REVISION = 3
+REVISION = 4
 # Of each kind, from strong to weak.
 _LADDERS: tuple[tuple[Filter, ...], ...] = (
     tuple(LowPass(c) for c in (0.35, 0.45, 0.55, 0.65, 0.75)),
@@ -38,13 +38,15 @@ _LADDERS: tuple[tuple[Filter, ...], ...] = (
     tuple(Diffusion(e) for e in (0.16, 0.12, 0.09, 0.07, 0.05)),
     (Median(2), Median(1)),
 )
-# Evens out differences of an attack's size, and hardly any edge of the anatomy.
-_PROBE = Probe(Diffusion(0.025))
-_BESIDE_PROBE = 5
+# Even out differences of an attack's size, and hardly any edge of the anatomy; and the opposite.
+_NUDGES = (Nudge(0.025, against=True), Nudge(0.025, against=False))
+_BESIDE_NUDGES = 4
 _IN_PLACE = 3
 # A second filter of a kind repairs a little more, a third one hardly anything.
 _OF_A_KIND = 2
 _REACH = 3
+# A target notices places that do more to its clean answers than this does.
+_NOTICED = Diffusion(0.025)
 _MOVED, _MIRRORED = Moved(_REACH, False), Moved(_REACH, True)
 # A target that a mirror upsets by so many times as much as a shift alone takes left and right for different.
 _ONE_SIDED = 1.5
@@ -68,7 +70,7 @@ def choose(
     """The family for a target: six versions, and so six inferences beside the target's own.
 
     Of each kind of filter the strongest that the target tolerates, of these the mildest three; then the
-    volume moved, and mirrored, or what serves in their place; and a probe.
+    volume moved, or what serves in its place; and two nudges.
 
     Args:
         target: the target that answers.
@@ -89,28 +91,22 @@ def choose(
     progress(1 - 1 / (len(_LADDERS) + 1), "Choosing the reformer: moved")
     in_place = sorted(tolerated, key=trial.harm)[:_IN_PLACE]
     # A network without strides sees every place alike: its answer moves along, and so does an attack's.
-    notices_places = trial.harm(_MOVED) > trial.harm(_PROBE)
+    notices_places = trial.harm(_MOVED) > trial.harm(_NOTICED)
     others = (_with_places if notices_places else _without_places)(trial, in_place)
-    return (*others, _PROBE)
+    return (*others, *_NUDGES)
 
 
 def _with_places(trial: _Trial, tolerated: list[Filter]) -> list[Version]:
-    """Filters, the volume moved and mirrored, and moved filters while there is room.
-
-    A mirror that upsets the target too much to repair anything is still evidence.
-    """
+    """Filters, the volume moved and mirrored, and moved filters while there is room."""
     # A target that tolerates nothing still needs a filter in place: the weakest there is.
     in_place = tolerated or [_LADDERS[2][-1]]
     bearable = max(trial.tolerance, _ONE_SIDED * trial.harm(_MOVED))
-    mirror_votes = trial.harm(_MIRRORED) <= bearable
-    places = [_MOVED, _MIRRORED] if mirror_votes else [_MOVED]
+    places = [_MOVED, _MIRRORED] if trial.harm(_MIRRORED) <= bearable else [_MOVED]
     family: list[Version] = [*in_place, *places]
-    if not mirror_votes:
-        family.append(Probe(_MIRRORED))
-    if len(family) < _BESIDE_PROBE:
+    if len(family) < _BESIDE_NUDGES:
         moved = [replace(place, inner=inner) for place in places for inner in in_place]
         family += [*sorted(moved, key=trial.harm), *_next_filters(trial, in_place)]
-    return family[:_BESIDE_PROBE]
+    return family[:_BESIDE_NUDGES]
 
 
 def _without_places(trial: _Trial, tolerated: list[Filter]) -> list[Version]:
@@ -120,7 +116,7 @@ def _without_places(trial: _Trial, tolerated: list[Filter]) -> list[Version]:
     mirrored = [replace(_MIRRORED, inner=inner) for inner in in_place[:_IN_PLACE]]
     borne = [version for version in mirrored if trial.harm(version) <= bearable]
     family: list[Version] = [*in_place[:_IN_PLACE], *borne, *in_place[_IN_PLACE:]]
-    return family[:_BESIDE_PROBE]
+    return family[:_BESIDE_NUDGES]
 
 
 def _next_filters(trial: _Trial, chosen: list[Filter]) -> list[Filter]:

@@ -2,13 +2,13 @@
 
 A version is a kind with a strength; each draw takes its own random parameters from the check's seed, which
 an attacker does not know. The target's answer to a draw is mapped back before it is compared or voted on.
-Most versions change a volume as much as the target tolerates, and their answers vote. A probe changes it as
-little as an attack does, or more than the target bears: its answer is evidence alone.
+Most versions change a volume as much as the target tolerates, and their answers vote. Probes and nudges
+change it as little as an attack does, or more than the target bears: their answers are evidence alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -28,6 +28,8 @@ _FINEST_CHANGE = 2**-10
 # How far, in cells of the working grid, a shift by whole voxels may be from one by whole cells: what is moved
 # back to another place looks like instability at every border.
 _MISFIT_CELLS = 0.125
+# Sets what nudges draw apart from what other versions draw.
+_OF_NUDGES = 1
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,13 @@ class Source:
         volume: the volume under check.
         grid: the target's working grid for it.
         finest_mm: the smallest voxel size that the target sees; filters act on what lies above it.
+        seed: of what several versions draw in common.
     """
 
     volume: Volume
     grid: WorkingGrid
     finest_mm: float
+    seed: int = 0
 
     @cached_property
     def spectrum(self) -> converter.Spectrum:
@@ -265,13 +269,56 @@ class Probe:
         return self.inner.draw(source, rng)
 
 
-Version = Filter | Moved | Probe
-_CLASSES = {c.__name__: c for c in (LowPass, WaveletShrinkage, Median, Diffusion, AngularStop, Moved, Probe)}
+@dataclass(frozen=True)
+class Nudge:
+    """A small step: what a pass of diffusion evens out below `edge` of the intensity range, or the opposite.
+
+    Two of them, one `against` the other, take the same step of a check either way, see `symmetry.py`. Its
+    size is drawn, +-20 %.
+    """
+
+    edge: float
+    against: bool
+
+    @property
+    def kind(self) -> str:
+        """A nudge, and which way."""
+        return "nudge_against" if self.against else "nudge"
+
+    def shared(self, source: Source) -> tuple[Diffusion, np.random.Generator]:
+        """What makes the step, and the generator that both nudges of a check draw from."""
+        return Diffusion(self.edge, passes=1), np.random.default_rng((source.seed, _OF_NUDGES))
+
+    def draw(self, source: Source, rng: np.random.Generator) -> Draw:
+        """One draw, by the seed of the source alone."""
+        diffusion, rng = self.shared(source)
+        draw = diffusion.draw(source, rng)
+        if not self.against:
+            return draw
+        own, opposite = source.volume.voxels, draw.volume.voxels
+
+        def reflect(rows: slice) -> None:
+            np.subtract(np.float32(2) * own[rows], opposite[rows], out=opposite[rows])
+
+        slabs.each(opposite, reflect)
+        return draw
+
+
+Version = Filter | Moved | Probe | Nudge
+_CLASSES = {
+    c.__name__: c for c in (LowPass, WaveletShrinkage, Median, Diffusion, AngularStop, Moved, Probe, Nudge)
+}
 
 
 def votes(version: Version) -> bool:
     """Whether the answer to a version has a say in the defended segmentation."""
-    return not isinstance(version, Probe)
+    return not isinstance(version, Probe | Nudge)
+
+
+def opposed(family: Sequence[Version]) -> tuple[int, int] | None:
+    """Where in a family a nudge and the one against it are; None where there are no two."""
+    found = {version.against: n for n, version in enumerate(family) if isinstance(version, Nudge)}
+    return (found[False], found[True]) if len(found) == 2 else None
 
 
 def to_json(version: Version) -> dict:

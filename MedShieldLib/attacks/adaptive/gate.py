@@ -18,6 +18,7 @@ from MedShieldLib.attacks.adaptive.views import answer_to_view, disagreement
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
 from MedShieldLib.shield import Shield
+from MedShieldLib.symmetry import Symmetry
 from MedShieldLib.versions import Source, votes
 
 
@@ -117,7 +118,7 @@ class Gate:
     def observed(self, x: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
         """One round as `observation.observe` would make it with that seed."""
         case, written = self.case, self.case.written(x)
-        source = Source(written, case.grid, case.target.finest_mm)
+        source = Source(written, case.grid, case.target.finest_mm, seed)
         rng = np.random.default_rng(seed)
         for version in self.versions:
             # Made anew for each version, so that each can be differentiated and forgotten.
@@ -157,7 +158,8 @@ class Gate:
         else:
             wide = torch.ones_like(own)
         standing_out = own ** (1 + scale.UNEXPLAINED) / wide.clamp(min=scale.LEAST_SPREAD)
-        return standing_out.square().mean().sqrt()
+        alone = standing_out.square().mean().sqrt()
+        return alone if scale.symmetry is None else torch.maximum(alone, lopsided(scale.symmetry, apart))
 
     @staticmethod
     def _share(
@@ -170,6 +172,13 @@ class Gate:
                 other = others[pair[0] + pair[1] - number]
                 share = share + (weights.spread[n] * disagreement(q, other)).sum()
         return share
+
+
+def lopsided(symmetry: Symmetry, apart: torch.Tensor) -> torch.Tensor:
+    """`Symmetry.score`, differentiable: of (V, S) disagreements."""
+    relative = apart[list(symmetry.pair)] / torch.from_numpy(symmetry.benign).float()
+    along, against = relative.mean(1) + symmetry.LEAST
+    return symmetry.units.factor * (along / against) ** symmetry.units.power
 
 
 def _evidence(p: torch.Tensor, others: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

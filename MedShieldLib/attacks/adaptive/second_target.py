@@ -78,5 +78,5 @@ class SecondTarget:
         """`Fusion.fused`, differentiable."""
         scale = self.scale
         relative = contradictions / torch.from_numpy(scale.benign).float()
-        score = relative.square().mean().clamp(min=scale.LEAST_SCORE**2).sqrt()
-        return torch.maximum(instability, scale.factor * score**scale.power)
+        score = relative.square().mean().clamp(min=scale.units.LEAST_SCORE**2).sqrt()
+        return torch.maximum(instability, scale.units.factor * score**scale.units.power)

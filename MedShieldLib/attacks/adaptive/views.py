@@ -73,6 +73,10 @@ def view(version: v.Version, source: v.Source, voxels: torch.Tensor, rng: np.ran
         return _median(version, source, voxels), _stay
     if isinstance(version, v.Diffusion):
         return _diffused(version, source, voxels, rng), _stay
+    if isinstance(version, v.Nudge):
+        diffusion, shared = version.shared(source)
+        nudged = _diffused(diffusion, source, voxels, shared)
+        return (2 * voxels - nudged if version.against else nudged), _stay
     exact = torch.from_numpy(np.asarray(version.draw(source, rng).volume.voxels, dtype=np.float32))
     return voxels + (exact - voxels).detach(), _stay
 

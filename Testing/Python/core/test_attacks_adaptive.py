@@ -45,8 +45,10 @@ VERSIONS = (
     versions.Moved(3, True, versions.LowPass(0.6)),
     versions.Moved(3, True, None),
     versions.Probe(versions.Diffusion(0.03)),
+    versions.Nudge(0.03, against=True),
+    versions.Nudge(0.03, against=False),
 )
-FAMILY = (VERSIONS[0], VERSIONS[3], VERSIONS[6], VERSIONS[8])
+FAMILY = (VERSIONS[0], VERSIONS[3], VERSIONS[6], *VERSIONS[8:])
 
 
 @pytest.fixture(scope="module")
@@ -242,8 +244,9 @@ def test_rebuilt_second_opinion_is_the_shields_own(doubting):
 def test_alarm_gradient_goes_through_whichever_target_is_louder(doubting, loud):
     """The network whose answer decides is the one that the gradient leads through: finite differences."""
     case, gate, x = attacked_case(doubting)
-    factor = {"instability": 1e-6, "opinion": 1e3}[loud] * gate.second.scale.factor
-    gate.second = replace(gate.second, scale=replace(gate.second.scale, factor=factor))
+    units = gate.second.scale.units
+    units = replace(units, factor=units.factor * {"instability": 1e-6, "opinion": 1e3}[loud])
+    gate.second = replace(gate.second, scale=replace(gate.second.scale, units=units))
     state = case.generator.get_state()
     alarm = gate.look(x).alarm
     require_slope(case, gate, x, state, alarm)
@@ -415,7 +418,7 @@ def test_attack_through_the_reformer_breaks_the_repair_where_plain_pgd_does_not(
 def test_attack_through_the_reformer_asks_as_often_as_it_says(shield):
     attack = load_attack("adaptive-reformed", shield=shield, steps=2, draws=8)
     result = attack(shield.target, toys.head(12), EPS)
-    assert result.passes == attack.expected_passes == 2 * (1 + 2 * 8) + 1 + 8
+    assert result.passes == attack.expected_passes == 2 * (1 + 2 * 12) + 1 + 12  # two families of six
 
 
 @pytest.mark.parametrize("name", ["adaptive-joint", "adaptive-reformed"])

@@ -14,7 +14,7 @@ from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.observation import observe
 from MedShieldLib.targets.network import NetworkTarget
-from MedShieldLib.versions import Diffusion, LowPass, Moved, Probe, Source, Version, votes
+from MedShieldLib.versions import Diffusion, LowPass, Moved, Nudge, Probe, Source, Version, opposed, votes
 from MedShieldLib.volume import Structure
 
 Heads = list[tuple[str, Volume]]
@@ -25,13 +25,15 @@ def kinds(family: tuple[Version, ...]) -> list[type]:
     return [type(version) for version in family]
 
 
-def test_a_family_is_three_filters_two_places_and_a_probe(
+def test_a_family_is_three_filters_a_place_and_two_opposite_nudges(
     small_target: NetworkTarget, small_heads: Heads
 ) -> None:
     family = reformer.choose(small_target, [volume for _, volume in small_heads[:2]])
     assert len(family) == effort.ALL
-    assert kinds(family)[3:] == [Moved, Moved, Probe]
-    assert all(kind not in (Moved, Probe) for kind in kinds(family)[:3])
+    assert kinds(family)[3:] == [Moved, Nudge, Nudge]
+    assert all(kind not in (Moved, Nudge) for kind in kinds(family)[:3])
+    along, against = (family[n] for n in opposed(family))
+    assert against == replace(along, against=True)
 
 
 def test_a_stricter_tolerance_chooses_milder_filters_in_order_of_their_harm(
@@ -54,8 +56,8 @@ def test_a_target_that_tolerates_nothing_is_still_shown_the_weakest_filter_and_s
 ) -> None:
     family = reformer.choose(small_target, [small_heads[0][1]], tolerance=0.0)
     weakest = Diffusion(0.05)
-    assert family[:3] == (weakest, Moved(3, False), Moved(3, True)) and kinds(family)[-1] is Probe
-    assert set(family[3:5]) == {Moved(3, False, weakest), Moved(3, True, weakest)}
+    assert family[:3] == (weakest, Moved(3, False), Moved(3, True)) and kinds(family)[4:] == [Nudge, Nudge]
+    assert family[3] in {Moved(3, False, weakest), Moved(3, True, weakest)}
 
 
 class SeesEveryPlaceAlike(torch.nn.Module):
@@ -91,8 +93,8 @@ def test_where_a_network_does_not_notice_places_filters_vote_in_their_stead(smal
     target, volumes = sharp_target(SeesEveryPlaceAlike()), [volume for _, volume in small_heads[:2]]
     family = reformer.choose(target, volumes, tolerance=0.0)
     voters = [version for version in family if votes(version)]
-    assert len(voters) == 5 and kinds(family)[-1] is Probe
-    assert len(set(voters)) == 5 and Moved not in kinds(family)[:3]
+    assert len(voters) == 4 and kinds(family)[4:] == [Nudge, Nudge]
+    assert len(set(voters)) == 4 and Moved not in kinds(family)[:3]
     assert all(version.mirror and version.inner for version in voters if isinstance(version, Moved))
     assert max(kinds(family)[:3].count(kind) for kind in kinds(family)[:3]) <= 2
 
@@ -102,7 +104,7 @@ def test_a_network_that_tells_left_from_right_has_no_mirror_among_its_voters(sma
     family = reformer.choose(target, volumes)
     moved = [version for version in family if isinstance(version, Moved)]
     assert len(family) == effort.ALL and moved[0] == Moved(3, False)
-    assert not any(version.mirror for version in moved) and Probe(Moved(3, True)) in family
+    assert not any(version.mirror for version in moved)
 
 
 def test_a_strideless_network_that_tells_left_from_right_is_not_mirrored_at_all(small_heads: Heads) -> None:

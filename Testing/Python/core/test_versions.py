@@ -17,6 +17,7 @@ from MedShieldLib.versions import (
     LowPass,
     Median,
     Moved,
+    Nudge,
     Probe,
     Source,
     Version,
@@ -28,8 +29,9 @@ from MedShieldLib.volume import Volume
 
 FILTERS = (LowPass(0.5), WaveletShrinkage(0.08), Diffusion(0.09, 3), Median(2), AngularStop(40.0, 0.3))
 MOVED = (Moved(3, False), Moved(3, True), *(Moved(2, n % 2 == 0, f) for n, f in enumerate(FILTERS)))
-VERSIONS: tuple[Version, ...] = (*FILTERS, *MOVED, Probe(Diffusion(0.03)))
-RANDOM = [version for version in VERSIONS if not isinstance(version, Median)]
+NUDGES = (Nudge(0.03, False), Nudge(0.03, True))
+VERSIONS: tuple[Version, ...] = (*FILTERS, *MOVED, Probe(Diffusion(0.03)), *NUDGES)
+RANDOM = [version for version in VERSIONS if not isinstance(version, Median | Nudge)]
 
 # All 48 ways in which the axes of a volume can lie along those of the body.
 ORIENTATIONS = [
