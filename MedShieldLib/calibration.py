@@ -25,11 +25,13 @@ from MedShieldLib.observation import IsCancelled, Progress, observe
 from MedShieldLib.result import can_alarm
 from MedShieldLib.second_opinion import matches
 from MedShieldLib.targets.base import Target
-from MedShieldLib.versions import Moved, Version, from_json, opposed, to_json, votes
+from MedShieldLib.versions import Moved, Version, from_json, nudges, to_json, votes
 from MedShieldLib.volume import Volume
 
 SCHEMA = "medshield-calibration/2"
 _DATA = Path(__file__).parent / "data"
+# After the point, in files; what nudges do to an answer is small, and matters to within a hundredth of it.
+_DIGITS, _FINE_DIGITS = 5, 8
 _MUST_BE_FINITE = ("disagreements", "dispersions", "features")
 
 
@@ -98,7 +100,7 @@ class Calibration:
     @cached_property
     def normaliser(self) -> Normaliser:
         """The scale of clean evidence over all rows."""
-        return Normaliser.fit(self.disagreements, self.dispersions, self.features, opposed(self.versions))
+        return Normaliser.fit(self.disagreements, self.dispersions, self.features, nudges(self.versions))
 
     @cached_property
     def fusion(self) -> Fusion:
@@ -144,10 +146,9 @@ class Calibration:
         return self.normaliser.spread(self.dispersions).mean(-1)
 
     @cached_property
-    def asymmetry(self) -> np.ndarray:
-        """(N,) what a nudge does to clean volumes, as a multiple of what its opposite does; needs both."""
-        assert self.normaliser.symmetry is not None
-        return self.normaliser.symmetry.asymmetry(self.disagreements)
+    def asymmetry(self) -> np.ndarray | None:
+        """(N,) what a nudge does to clean volumes, as a multiple of what its opposite does."""
+        return self.normaliser.asymmetry(self.disagreements)
 
     @cached_property
     def sha256(self) -> str:
@@ -157,9 +158,9 @@ class Calibration:
     def limited(self, count: int) -> Calibration:
         """The same clean volumes seen through `count` versions of the family; all of it if it has no more.
 
-        Two are the quick family: the last version in place, which is a nudge in families of
-        `reformer.choose`, and the volume moved, or where nothing is moved the first version. Then come the
-        nudge against the first one, and the others in their order. The second one always votes.
+        Two are the quick family: the last version in place that is no nudge, and the volume moved, or where
+        nothing is moved the first version. From four on come the nudges, which are worth nothing alone, then
+        the others in their order. The second one always votes.
 
         Raises:
             InputError: if `count` is below 2, or a larger family has nothing in place.
@@ -168,23 +169,25 @@ class Calibration:
             raise InputError(f"A check cannot do with {count} versions of the volume; take {QUICK} or more.")
         if count >= len(self.versions):
             return self
-        moved = [n for n, version in enumerate(self.versions) if isinstance(version, Moved)]
-        in_place = [n for n in range(len(self.versions)) if n not in moved]
+        compared = range(len(self.versions) - nudges(self.versions))
+        moved = [n for n in compared if isinstance(self.versions[n], Moved)]
+        in_place = [n for n in compared if n not in moved]
         if not in_place:
             raise InputError(
                 f"Calibration '{self.name}' cannot do with fewer versions of the volume; take all of them."
             )
         first = [in_place[-1], (moved or in_place)[0]]
-        nudges = opposed(self.versions) or ()
-        others = sorted(set(range(len(self.versions))) - set(first), key=lambda n: (n not in nudges, n))
-        kept = sorted([*first, *others][:count])
-        columns = pairs(len(self.versions))
+        pushes = range(len(compared), len(self.versions)) if count >= QUICK + nudges(self.versions) else ()
+        others = [n for n in compared if n not in first]
+        kept = sorted([*first, *pushes, *others][:count])
+        columns = pairs(len(compared))
+        paired = combinations([n for n in kept if n in compared], 2)
         return replace(
             self,
             name=f"{self.name} ({'quick' if count == QUICK else f'{count} versions'})",
             versions=tuple(self.versions[n] for n in kept),
             disagreements=self.disagreements[:, kept],
-            dispersions=self.dispersions[:, [columns.index(pair) for pair in combinations(kept, 2)]],
+            dispersions=self.dispersions[:, [columns.index(pair) for pair in paired]],
         )
 
     def profile_band(self) -> tuple[np.ndarray, np.ndarray]:
@@ -331,7 +334,7 @@ class Calibration:
         structures, shells = self.disagreements.shape[-1], len(PROFILE_EDGES) - 1
         wanted = {
             "disagreements": (n, len(self.versions), structures),
-            "dispersions": (n, len(pairs(len(self.versions))), structures),
+            "dispersions": (n, len(pairs(len(self.versions) - nudges(self.versions))), structures),
             "features": (n, len(self.feature_names)),
             "profiles": (n, shells),
         }
@@ -363,7 +366,7 @@ class Calibration:
                 "subjects": self.subjects,
                 "shift_names": self.shift_names,
                 "feature_names": self.feature_names,
-                "disagreements": _rounded(self.disagreements),
+                "disagreements": _rounded(self.disagreements, _FINE_DIGITS),
                 "dispersions": _rounded(self.dispersions),
                 "features": _rounded(self.features),
                 "profiles": _rounded(self.profiles),
@@ -431,7 +434,7 @@ def calibrate(
         tuple(versions),
         rows.subjects,
         rows.shift_names,
-        _stored(np.array(disagreements)),
+        _stored(np.array(disagreements), _FINE_DIGITS),
         _stored(np.array(dispersions)),
         tuple(features[0]),
         _stored(np.array([list(row.values()) for row in features])),
@@ -504,13 +507,13 @@ def _contradictions(calibration: Calibration) -> np.ndarray:
     return calibration.second.contradictions
 
 
-def _stored(x: np.ndarray) -> np.ndarray:
+def _stored(x: np.ndarray, digits: int = _DIGITS) -> np.ndarray:
     """As it will be read back, so that a fresh calibration and its file have one hash."""
-    return np.array(_rounded(x), dtype=float)
+    return np.array(_rounded(x, digits), dtype=float)
 
 
-def _rounded(x: np.ndarray) -> list:
-    """Nested lists of numbers with 5 digits after the point; null for NaN."""
+def _rounded(x: np.ndarray, digits: int = _DIGITS) -> list:
+    """Nested lists of numbers with so many digits after the point; null for NaN."""
     if x.ndim > 1:
-        return [_rounded(row) for row in x]
-    return [None if np.isnan(v) else round(float(v), 5) for v in x]
+        return [_rounded(row, digits) for row in x]
+    return [None if np.isnan(v) else round(float(v), digits) for v in x]

@@ -181,13 +181,15 @@ class Normaliser:
         benign_dispersion: (P, S) the same per pair of versions.
         centre: (F,) mean novelty features.
         whitening: (F, F) inverse square root of their shrunk covariance.
-        symmetry: the scale of what two opposite nudges do; None where the family has no two.
+        compared: how many versions are compared among themselves; None for all, else the others are nudges.
+        symmetry: the scale of what two opposite nudges do; None where the family has none.
     """
 
     benign: np.ndarray
     benign_dispersion: np.ndarray
     centre: np.ndarray
     whitening: np.ndarray
+    compared: int | None = None
     symmetry: Symmetry | None = None
 
     # Floors keep a version that never moves a structure from turning rounding errors into evidence.
@@ -205,11 +207,11 @@ class Normaliser:
         disagreements: np.ndarray,
         dispersions: np.ndarray,
         features: np.ndarray,
-        opposed: tuple[int, int] | None = None,
+        nudges: int = 0,
     ) -> Normaliser:
         """From clean volumes: (N, V, S) disagreements, (N, P, S) dispersions and (N, F) features.
 
-        `opposed` says which two versions are nudges, see `versions.opposed`.
+        Of the V versions the last ones may be `nudges`, see `versions.nudges`; P pairs are of the others.
         """
         centre, spread = features.mean(0), features.std(0) + 1e-3
         unit = (features - centre) / spread
@@ -219,18 +221,19 @@ class Normaliser:
         whitening = (vectors / np.sqrt(values)) @ vectors.T / spread
         benign, benign_dispersion = (np.maximum(x.mean(0), cls._FLOOR) for x in (disagreements, dispersions))
         scale = cls(benign, benign_dispersion, centre, whitening)
-        if opposed is None:
+        if not nudges:
             return scale
+        scale = replace(scale, compared=len(benign) - nudges)
         alone = scale.standing_out(disagreements, dispersions)
-        return replace(scale, symmetry=Symmetry.fit(opposed, disagreements, alone))
+        return replace(scale, symmetry=Symmetry.fit(scale._nudged(disagreements), alone))
 
     def per_version(self, disagreements: np.ndarray) -> np.ndarray:
         """(..., V): disagreement relative to its benign mean, averaged over structures; 1 is ordinary."""
         return (disagreements / self.benign).mean(-1)
 
     def per_structure(self, disagreements: np.ndarray) -> np.ndarray:
-        """(..., S): the same, averaged over versions."""
-        return (disagreements / self.benign).mean(-2)
+        """(..., S): the same, averaged over versions that are no nudges."""
+        return (disagreements / self.benign)[..., : self.compared, :].mean(-2)
 
     def spread(self, dispersions: np.ndarray) -> np.ndarray:
         """(..., S): dispersion relative to its benign mean, averaged over pairs; 1 is ordinary."""
@@ -244,7 +247,17 @@ class Normaliser:
         The larger one counts: whichever is further out of its clean values, see `fusion.Units`.
         """
         alone = self.standing_out(disagreements, dispersions)
-        return alone if self.symmetry is None else np.maximum(alone, self.symmetry.score(disagreements))
+        if self.symmetry is None:
+            return alone
+        return np.maximum(alone, self.symmetry.score(self._nudged(disagreements)))
+
+    def asymmetry(self, disagreements: np.ndarray) -> np.ndarray | None:
+        """(...): see `Symmetry.asymmetry`; None where the family has no nudges."""
+        return None if self.symmetry is None else self.symmetry.asymmetry(self._nudged(disagreements))
+
+    def _nudged(self, disagreements: np.ndarray) -> np.ndarray:
+        """(..., 2, S): of the nudges."""
+        return disagreements[..., self.compared :, :]
 
     def standing_out(self, disagreements: np.ndarray, dispersions: np.ndarray) -> np.ndarray:
         """(...): how far the answer stands out among those to versions; quadratic mean over structures.

@@ -15,7 +15,7 @@ from MedShieldLib import converter, detector, second_opinion, slabs
 from MedShieldLib.errors import Cancelled
 from MedShieldLib.stopwatch import Stopwatch
 from MedShieldLib.targets.base import Target, answer_of
-from MedShieldLib.versions import Draw, Source, Version, votes
+from MedShieldLib.versions import Draw, Nudge, Source, Version, votes
 from MedShieldLib.volume import Volume
 
 Progress = Callable[[float, str], None]
@@ -31,9 +31,11 @@ class Observation:
         answer: (C, K', J', I') probabilities for the volume itself.
         vote: (C, K', J', I') mean of the answers to the versions that vote, mapped back.
         scatter: (K', J', I') float32: mean squared distance of these answers from their mean.
-        unrest: (K', J', I') float32 in [0, 1]: mean total variation between `answer` and the versions'.
+        unrest: (K', J', I') float32 in [0, 1]: mean total variation between `answer` and the versions' but
+            the nudges'.
         disagreements: (V, S) of `answer` and that to each version, see `detector.disagreement`.
-        dispersions: (P, S) of the answers to every two versions, see `detector.dispersions`.
+        dispersions: (P, S) of the answers to every two versions that are no nudges, see
+            `detector.dispersions`.
         features: see `detector.novelty_features`.
         profile: log10 power per shell of `detector.PROFILE_EDGES`.
         reformed: the mean of the versions that stayed in place and vote, float32; no voxel moves far, see
@@ -138,6 +140,9 @@ class _Gathered:
 
     def add(self, version: Version, drawn: Draw, other: np.ndarray) -> None:
         """The answer to one version, as the target gave it."""
+        if isinstance(version, Nudge):  # compared with the one against it alone
+            self.disagreements.append(detector.disagreement(self.answer, other))
+            return
         if drawn.restore is not None:
             other = drawn.restore(other)
         elif votes(version):
@@ -155,7 +160,7 @@ class _Gathered:
         sums = (
             (self.vote, self._voters),
             (self.scatter, self._voters),
-            (self.unrest, 2 * len(self.disagreements)),
+            (self.unrest, 2 * len(self.samples)),
             (self.reformed, self._in_place),
         )
         for total, number in sums:

@@ -210,9 +210,9 @@ class Shield:
             items.append(_item("second opinion", "instability", contradiction, clean.contradiction))
         spread = float(scale.spread(seen.dispersions).mean())
         items.append(_item("versions among themselves", "instability", spread, clean.spread))
-        if scale.symmetry is not None:
-            lopsided = float(scale.symmetry.asymmetry(seen.disagreements))
-            items.append(_item("nudge over nudge against", "instability", lopsided, clean.asymmetry))
+        lopsided = scale.asymmetry(seen.disagreements)
+        if lopsided is not None and clean.asymmetry is not None:
+            items.append(_item("nudge over its opposite", "instability", float(lopsided), clean.asymmetry))
         for n, value in enumerate(scale.per_version(seen.disagreements)):
             name = f"{clean.versions[n].kind.replace('_', ' ')} version"
             items.append(_item(name, "instability", float(value), clean.per_version[:, n]))

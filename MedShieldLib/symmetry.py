@@ -20,36 +20,33 @@ class Symmetry:
     """The scale of what both nudges of a family do to clean answers.
 
     Attributes:
-        pair: where the nudge and the one against it are among the versions.
-        benign: (2, S) their mean disagreements on clean volumes.
+        benign: (2, S) mean disagreements on clean volumes, of the nudge and of the one against it.
         units: of the instability.
     """
 
-    pair: tuple[int, int]
     benign: np.ndarray
     units: Units
 
     # Nudges that do less than this share of what is usual prove nothing either way.
     LEAST = 0.02
     # Nor do they where they move a structure by less.
-    LEAST_BENIGN = 1e-4
+    LEAST_BENIGN = 1e-5
     # Clean volumes differ at least so much in the logarithm of the asymmetry, whatever a few of them show.
     LEAST_SPREAD = 0.02
 
     @classmethod
-    def fit(cls, pair: tuple[int, int], disagreements: np.ndarray, instability: np.ndarray) -> Symmetry:
-        """From clean volumes: (N, V, S) disagreements and their (N,) instability without the nudges' say."""
-        benign = np.maximum(disagreements[:, list(pair)].mean(0), cls.LEAST_BENIGN)
-        asymmetry = _ratio(disagreements[:, list(pair)] / benign)
-        return cls(pair, benign, Units.fit(instability, asymmetry, cls.LEAST_SPREAD))
+    def fit(cls, nudged: np.ndarray, instability: np.ndarray) -> Symmetry:
+        """From clean volumes: (N, 2, S) disagreements with both nudges, and (N,) instability without them."""
+        benign = np.maximum(nudged.mean(0), cls.LEAST_BENIGN)
+        return cls(benign, Units.fit(instability, _ratio(nudged / benign), cls.LEAST_SPREAD))
 
-    def asymmetry(self, disagreements: np.ndarray) -> np.ndarray:
-        """(...): of (..., V, S), how many times as much the step towards smoothness does; 1 is usual."""
-        return _ratio(disagreements[..., list(self.pair), :] / self.benign)
+    def asymmetry(self, nudged: np.ndarray) -> np.ndarray:
+        """(...): of (..., 2, S), how many times as much the step towards smoothness does; 1 is usual."""
+        return _ratio(nudged / self.benign)
 
-    def score(self, disagreements: np.ndarray) -> np.ndarray:
+    def score(self, nudged: np.ndarray) -> np.ndarray:
         """(...): the asymmetry in units of the instability."""
-        return self.units.of(self.asymmetry(disagreements))
+        return self.units.of(self.asymmetry(nudged))
 
 
 def _ratio(relative: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ change it as little as an attack does, or more than the target bears: their answ
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -315,10 +315,19 @@ def votes(version: Version) -> bool:
     return not isinstance(version, Probe | Nudge)
 
 
-def opposed(family: Sequence[Version]) -> tuple[int, int] | None:
-    """Where in a family a nudge and the one against it are; None where there are no two."""
-    found = {version.against: n for n, version in enumerate(family) if isinstance(version, Nudge)}
-    return (found[False], found[True]) if len(found) == 2 else None
+def nudges(family: Sequence[Version]) -> int:
+    """How many of a family are nudges: the last two, or none. The others are compared among themselves.
+
+    Raises:
+        ValueError: if it has any other nudges.
+    """
+    places = [n for n, version in enumerate(family) if isinstance(version, Nudge)]
+    if not places:
+        return 0
+    along, against = family[-2:] if len(family) > 1 else (None, None)
+    if len(places) != 2 or not isinstance(along, Nudge) or against != replace(along, against=True):
+        raise ValueError("nudges come last, and two: one, and the one against it")
+    return 2
 
 
 def to_json(version: Version) -> dict:

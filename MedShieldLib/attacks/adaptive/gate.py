@@ -134,7 +134,7 @@ class Gate:
         self, p: torch.Tensor, others: list[torch.Tensor], opinion: torch.Tensor
     ) -> tuple[float, _Weights]:
         """The shield's attack score of one round, and its derivatives by what it is made of."""
-        parts = [x.detach().requires_grad_() for x in (*_evidence(p, others), opinion)]
+        parts = [x.detach().requires_grad_() for x in (*self._evidence(p, others), opinion)]
         with torch.enable_grad():
             score = self._score(*parts)
             weights = torch.autograd.grad(score, parts, allow_unused=True, materialize_grads=True)
@@ -147,45 +147,50 @@ class Gate:
 
     def instability(self, p: torch.Tensor, others: Sequence[torch.Tensor]) -> torch.Tensor:
         """Of the answer `p` and those to all versions."""
-        return self._instability(*_evidence(p, others))
+        return self._instability(*self._evidence(p, others))
 
     def _instability(self, apart: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         """`Normaliser.instability`, differentiable: of (V, S) disagreements and (P, S) dispersions."""
         scale = self.scale
-        own = (apart / torch.from_numpy(scale.benign).float()).mean(0)
+        own = (apart / torch.from_numpy(scale.benign).float())[: scale.compared].mean(0)
         if len(spread):
             wide = (spread / torch.from_numpy(scale.benign_dispersion).float()).mean(0)
         else:
             wide = torch.ones_like(own)
         standing_out = own ** (1 + scale.UNEXPLAINED) / wide.clamp(min=scale.LEAST_SPREAD)
         alone = standing_out.square().mean().sqrt()
-        return alone if scale.symmetry is None else torch.maximum(alone, lopsided(scale.symmetry, apart))
+        if scale.symmetry is None:
+            return alone
+        return torch.maximum(alone, lopsided(scale.symmetry, apart[scale.compared :]))
 
-    @staticmethod
     def _share(
-        p: torch.Tensor, q: torch.Tensor, number: int, others: list[torch.Tensor], weights: _Weights
+        self, p: torch.Tensor, q: torch.Tensor, number: int, others: list[torch.Tensor], weights: _Weights
     ) -> torch.Tensor:
         """What the answer `q` to one version adds to the instability, to first order."""
         share = (weights.apart[number] * disagreement(p, q)).sum()
-        for n, pair in enumerate(detector.pairs(len(others))):
+        for n, pair in enumerate(self._pairs):
             if number in pair:
                 other = others[pair[0] + pair[1] - number]
                 share = share + (weights.spread[n] * disagreement(q, other)).sum()
         return share
 
+    def _evidence(self, p: torch.Tensor, others: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(V, S) disagreements and (P, S) dispersions."""
+        apart = torch.stack([disagreement(p, q) for q in others])
+        between = [disagreement(others[a], others[b]) for a, b in self._pairs]
+        return apart, torch.stack(between) if between else torch.zeros(0, apart.shape[1])
+
+    @property
+    def _pairs(self) -> list[tuple[int, int]]:
+        """Of versions that are no nudges."""
+        return detector.pairs(len(self.versions[: self.scale.compared]))
+
 
 def lopsided(symmetry: Symmetry, apart: torch.Tensor) -> torch.Tensor:
-    """`Symmetry.score`, differentiable: of (V, S) disagreements."""
-    relative = apart[list(symmetry.pair)] / torch.from_numpy(symmetry.benign).float()
+    """`Symmetry.score`, differentiable: of (2, S) disagreements."""
+    relative = apart / torch.from_numpy(symmetry.benign).float()
     along, against = relative.mean(1) + symmetry.LEAST
     return symmetry.units.factor * (along / against) ** symmetry.units.power
-
-
-def _evidence(p: torch.Tensor, others: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(V, S) disagreements and (P, S) dispersions."""
-    apart = torch.stack([disagreement(p, q) for q in others])
-    between = [disagreement(others[a], others[b]) for a, b in detector.pairs(len(others))]
-    return apart, torch.stack(between) if between else torch.zeros(0, apart.shape[1])
 
 
 @dataclass

@@ -45,8 +45,8 @@ VERSIONS = (
     versions.Moved(3, True, versions.LowPass(0.6)),
     versions.Moved(3, True, None),
     versions.Probe(versions.Diffusion(0.03)),
-    versions.Nudge(0.03, against=True),
     versions.Nudge(0.03, against=False),
+    versions.Nudge(0.03, against=True),
 )
 FAMILY = (VERSIONS[0], VERSIONS[3], VERSIONS[6], *VERSIONS[8:])
 
