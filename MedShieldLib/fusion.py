@@ -28,11 +28,19 @@ class Units:
     LEAST_SCORE = 1e-6
 
     @classmethod
-    def fit(cls, ours: np.ndarray, theirs: np.ndarray, least_spread: float) -> Units:
-        """The units of `ours` for `theirs`, both (N,) of clean volumes; least spreads are of logarithms."""
+    def fit(cls, ours: np.ndarray, theirs: np.ndarray, least_spread: float, handicap: float = 0.0) -> Units:
+        """The units of `ours` for `theirs`, both (N,) of clean volumes.
+
+        Args:
+            ours: the scores whose units they are.
+            theirs: the scores that are mapped.
+            least_spread: of the logarithms of `theirs`, whatever they show.
+            handicap: how many spreads further out `theirs` has to be to count as much.
+        """
         (our_mean, our_spread), (their_mean, their_spread) = map(_in_logs, (ours, theirs))
-        power = max(our_spread, LEAST_SPREAD) / max(their_spread, least_spread)
-        return cls(power, float(np.exp(our_mean - power * their_mean)))
+        our_spread = max(our_spread, LEAST_SPREAD)
+        power = our_spread / max(their_spread, least_spread)
+        return cls(power, float(np.exp(our_mean - handicap * our_spread - power * their_mean)))
 
     def of(self, score: np.ndarray) -> np.ndarray:
         """Scores in these units."""

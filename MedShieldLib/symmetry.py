@@ -33,12 +33,16 @@ class Symmetry:
     LEAST_BENIGN = 1e-5
     # Clean volumes differ at least so much in the logarithm of the asymmetry, whatever a few of them show.
     LEAST_SPREAD = 0.02
+    # The larger of two scores is further out than one alone. With so many spreads less, it is seldom this one
+    # on clean volumes, so that what this one does not see is not lost; attacks that it sees are beyond four.
+    HANDICAP = 1.0
 
     @classmethod
     def fit(cls, nudged: np.ndarray, instability: np.ndarray) -> Symmetry:
         """From clean volumes: (N, 2, S) disagreements with both nudges, and (N,) instability without them."""
         benign = np.maximum(nudged.mean(0), cls.LEAST_BENIGN)
-        return cls(benign, Units.fit(instability, _ratio(nudged / benign), cls.LEAST_SPREAD))
+        units = Units.fit(instability, _ratio(nudged / benign), cls.LEAST_SPREAD, cls.HANDICAP)
+        return cls(benign, units)
 
     def asymmetry(self, nudged: np.ndarray) -> np.ndarray:
         """(...): of (..., 2, S), how many times as much the step towards smoothness does; 1 is usual."""
