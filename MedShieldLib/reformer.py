@@ -39,7 +39,7 @@ _LADDERS: tuple[tuple[Filter, ...], ...] = (
     (Median(2), Median(1)),
 )
 # Even out differences of an attack's size, and hardly any edge of the anatomy; and the opposite.
-_NUDGES = (Nudge(0.025, against=False), Nudge(0.025, against=True))
+_NUDGES = (Nudge(0.05, against=False), Nudge(0.05, against=True))
 _BESIDE_NUDGES = 4
 _IN_PLACE = 3
 # A second filter of a kind repairs a little more, a third one hardly anything.
