@@ -181,15 +181,13 @@ class Normaliser:
         benign_dispersion: (P, S) the same per pair of versions.
         centre: (F,) mean novelty features.
         whitening: (F, F) inverse square root of their shrunk covariance.
-        compared: how many versions are compared among themselves; None for all, else the others are nudges.
-        symmetry: the scale of what two opposite nudges do; None where the family has none.
+        symmetry: the scale of what two opposite nudges do, the last versions; None where the family has none.
     """
 
     benign: np.ndarray
     benign_dispersion: np.ndarray
     centre: np.ndarray
     whitening: np.ndarray
-    compared: int | None = None
     symmetry: Symmetry | None = None
 
     # Floors keep a version that never moves a structure from turning rounding errors into evidence.
@@ -219,11 +217,13 @@ class Normaliser:
         covariance = (1 - cls._SHRINKAGE) * covariance + cls._SHRINKAGE * np.eye(len(covariance))
         values, vectors = np.linalg.eigh(covariance)
         whitening = (vectors / np.sqrt(values)) @ vectors.T / spread
-        benign, benign_dispersion = (np.maximum(x.mean(0), cls._FLOOR) for x in (disagreements, dispersions))
+        floors = np.full((disagreements.shape[1], 1), cls._FLOOR)
+        floors[len(floors) - nudges :] = Symmetry.LEAST_BENIGN  # they are meant to do next to nothing
+        benign = np.maximum(disagreements.mean(0), floors)
+        benign_dispersion = np.maximum(dispersions.mean(0), cls._FLOOR)
         scale = cls(benign, benign_dispersion, centre, whitening)
         if not nudges:
             return scale
-        scale = replace(scale, compared=len(benign) - nudges)
         alone = scale.standing_out(disagreements, dispersions)
         return replace(scale, symmetry=Symmetry.fit(scale._nudged(disagreements), alone))
 
@@ -232,8 +232,8 @@ class Normaliser:
         return (disagreements / self.benign).mean(-1)
 
     def per_structure(self, disagreements: np.ndarray) -> np.ndarray:
-        """(..., S): the same, averaged over versions that are no nudges."""
-        return (disagreements / self.benign)[..., : self.compared, :].mean(-2)
+        """(..., S): the same, averaged over versions."""
+        return (disagreements / self.benign).mean(-2)
 
     def spread(self, dispersions: np.ndarray) -> np.ndarray:
         """(..., S): dispersion relative to its benign mean, averaged over pairs; 1 is ordinary."""
@@ -256,8 +256,8 @@ class Normaliser:
         return None if self.symmetry is None else self.symmetry.asymmetry(self._nudged(disagreements))
 
     def _nudged(self, disagreements: np.ndarray) -> np.ndarray:
-        """(..., 2, S): of the nudges."""
-        return disagreements[..., self.compared :, :]
+        """(..., 2, S): those with the nudges, relative to their benign means."""
+        return (disagreements / self.benign)[..., -2:, :]
 
     def standing_out(self, disagreements: np.ndarray, dispersions: np.ndarray) -> np.ndarray:
         """(...): how far the answer stands out among those to versions; quadratic mean over structures.

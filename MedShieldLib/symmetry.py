@@ -20,16 +20,14 @@ class Symmetry:
     """The scale of what both nudges of a family do to clean answers.
 
     Attributes:
-        benign: (2, S) mean disagreements on clean volumes, of the nudge and of the one against it.
         units: of the instability.
     """
 
-    benign: np.ndarray
     units: Units
 
     # Nudges that do less than this share of what is usual prove nothing either way.
     LEAST = 0.02
-    # Nor do they where they move a structure by less.
+    # Nor do they where they usually move a structure by less.
     LEAST_BENIGN = 1e-5
     # Clean volumes differ at least so much in the logarithm of the asymmetry, whatever a few of them show.
     LEAST_SPREAD = 0.02
@@ -38,22 +36,21 @@ class Symmetry:
     HANDICAP = 1.0
 
     @classmethod
-    def fit(cls, nudged: np.ndarray, instability: np.ndarray) -> Symmetry:
-        """From clean volumes: (N, 2, S) disagreements with both nudges, and (N,) instability without them."""
-        benign = np.maximum(nudged.mean(0), cls.LEAST_BENIGN)
-        units = Units.fit(instability, _ratio(nudged / benign), cls.LEAST_SPREAD, cls.HANDICAP)
-        return cls(benign, units)
+    def fit(cls, relative: np.ndarray, instability: np.ndarray) -> Symmetry:
+        """From clean volumes: (N, 2, S) as for `asymmetry`, and (N,) instability without its say."""
+        return cls(Units.fit(instability, cls.asymmetry(relative), cls.LEAST_SPREAD, cls.HANDICAP))
 
-    def asymmetry(self, nudged: np.ndarray) -> np.ndarray:
-        """(...): of (..., 2, S), how many times as much the step towards smoothness does; 1 is usual."""
-        return _ratio(nudged / self.benign)
+    @classmethod
+    def asymmetry(cls, relative: np.ndarray) -> np.ndarray:
+        """(...): how many times as much the step towards smoothness does; 1 is usual.
 
-    def score(self, nudged: np.ndarray) -> np.ndarray:
+        Args:
+            relative: (..., 2, S) disagreements with the nudge and with the one against it, relative to their
+                mean on clean volumes.
+        """
+        along, against = np.moveaxis(relative.mean(-1) + cls.LEAST, -1, 0)
+        return along / against
+
+    def score(self, relative: np.ndarray) -> np.ndarray:
         """(...): the asymmetry in units of the instability."""
-        return self.units.of(self.asymmetry(nudged))
-
-
-def _ratio(relative: np.ndarray) -> np.ndarray:
-    """(...): of (..., 2, S)."""
-    along, against = np.moveaxis(relative.mean(-1) + Symmetry.LEAST, -1, 0)
-    return along / against
+        return self.units.of(self.asymmetry(relative))

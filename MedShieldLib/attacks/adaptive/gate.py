@@ -19,7 +19,7 @@ from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
 from MedShieldLib.shield import Shield
 from MedShieldLib.symmetry import Symmetry
-from MedShieldLib.versions import Source, votes
+from MedShieldLib.versions import Source, nudges, votes
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ class Gate:
     def _instability(self, apart: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
         """`Normaliser.instability`, differentiable: of (V, S) disagreements and (P, S) dispersions."""
         scale = self.scale
-        own = (apart / torch.from_numpy(scale.benign).float())[: scale.compared].mean(0)
+        relative = apart / torch.from_numpy(scale.benign).float()
+        own = relative.mean(0)
         if len(spread):
             wide = (spread / torch.from_numpy(scale.benign_dispersion).float()).mean(0)
         else:
@@ -161,7 +162,7 @@ class Gate:
         alone = standing_out.square().mean().sqrt()
         if scale.symmetry is None:
             return alone
-        return torch.maximum(alone, lopsided(scale.symmetry, apart[scale.compared :]))
+        return torch.maximum(alone, lopsided(scale.symmetry, relative[-2:]))
 
     def _share(
         self, p: torch.Tensor, q: torch.Tensor, number: int, others: list[torch.Tensor], weights: _Weights
@@ -183,12 +184,11 @@ class Gate:
     @property
     def _pairs(self) -> list[tuple[int, int]]:
         """Of versions that are no nudges."""
-        return detector.pairs(len(self.versions[: self.scale.compared]))
+        return detector.pairs(len(self.versions) - nudges(self.versions))
 
 
-def lopsided(symmetry: Symmetry, apart: torch.Tensor) -> torch.Tensor:
-    """`Symmetry.score`, differentiable: of (2, S) disagreements."""
-    relative = apart / torch.from_numpy(symmetry.benign).float()
+def lopsided(symmetry: Symmetry, relative: torch.Tensor) -> torch.Tensor:
+    """`Symmetry.score`, differentiable: of (2, S) relative disagreements."""
     along, against = relative.mean(1) + symmetry.LEAST
     return symmetry.units.factor * (along / against) ** symmetry.units.power
 

@@ -12,7 +12,7 @@ import pytest
 from MedShieldLib import Volume, shifts
 from MedShieldLib.attacks import load_attack
 from MedShieldLib.calibration import Calibration, calibrate
-from MedShieldLib.detector import pairs
+from MedShieldLib.detector import Normaliser, pairs
 from MedShieldLib.errors import InputError
 from MedShieldLib.fusion import Units
 from MedShieldLib.observation import observe
@@ -79,10 +79,10 @@ def test_nudges_leave_vote_scatter_unrest_and_dispersions_to_the_others(
 
 def test_what_moves_an_answer_alike_both_ways_is_symmetric_however_much_it_moves_it() -> None:
     rng = np.random.default_rng(0)
-    clean = rng.lognormal(-7, 0.4, (40, 1, 2)) * rng.lognormal(0, 0.02, (40, 2, 2))
+    clean = rng.lognormal(0, 0.4, (40, 1, 2)) * rng.lognormal(0, 0.02, (40, 2, 2))
     symmetry = Symmetry.fit(clean, rng.lognormal(0, 0.15, 40))
     np.testing.assert_allclose(symmetry.asymmetry(clean), 1, atol=0.1)
-    loud = 50 * symmetry.benign
+    loud = np.full((2, 2), 50.0)
     assert symmetry.asymmetry(loud) == pytest.approx(1)
     lopsided = loud * [[1.3], [1.0]]
     assert symmetry.score(lopsided) > 3 * symmetry.score(loud)
@@ -90,10 +90,20 @@ def test_what_moves_an_answer_alike_both_ways_is_symmetric_however_much_it_moves
 
 
 def test_nudges_that_do_nothing_prove_nothing() -> None:
-    nothing = np.zeros((20, 2, 3))
-    symmetry = Symmetry.fit(nothing, np.ones(20))
-    assert symmetry.asymmetry(nothing[0]) == 1
-    assert symmetry.asymmetry(np.array([[1e-8] * 3, [0.0] * 3])) < 1.1
+    nothing, rounding = np.zeros((20, 5, 3)), np.zeros((5, 3))
+    scale = Normaliser.fit(nothing, np.zeros((20, 3, 3)), np.zeros((20, 2)), nudges=2)
+    rounding[3] = 1e-8
+    assert scale.asymmetry(nothing[0]) == 1 and scale.asymmetry(rounding) < 1.1
+
+
+def test_a_mild_nudge_is_measured_against_its_own_clean_mean() -> None:
+    """What moves a clean answer by a ten-thousandth and an attacked one by a hundredth is evidence."""
+    clean = np.full((20, 5, 2), 0.03)
+    clean[:, 3:] = 1e-4
+    scale = Normaliser.fit(clean, np.full((20, 3, 2), 0.03), np.zeros((20, 2)), nudges=2)
+    attacked = clean[0].copy()
+    attacked[3:] = 0.01
+    assert scale.standing_out(attacked, np.full((3, 2), 0.03)) > 10
 
 
 def test_units_give_one_score_the_mean_and_the_spread_of_the_other() -> None:
