@@ -131,9 +131,23 @@ def test_an_attack_answers_to_opposite_nudges_as_no_clean_head_does() -> None:
         assert scale.asymmetry(there.disagreements) > scale.asymmetry(here.disagreements)
         both = (
             scale.standing_out(there.disagreements, there.dispersions),
-            scale.symmetry.score(there.disagreements[3:]),
+            scale.symmetry.score((there.disagreements / scale.benign)[3:]),
         )
         assert scale.instability(there.disagreements, there.dispersions) == max(both)
+
+
+def test_a_lopsided_answer_raises_the_instability_by_itself() -> None:
+    """All versions do what they usually do, but for the nudge, which does a third more than its opposite."""
+    rng = np.random.default_rng(0)
+    clean = 0.03 * rng.lognormal(0, 0.15, (40, 5, 2))
+    clean[:, 3:] = 1e-3 * rng.lognormal(0, 0.4, (40, 1, 2)) * rng.lognormal(0, 0.02, (40, 2, 2))
+    between = 0.03 * rng.lognormal(0, 0.1, (40, 3, 2))
+    scale = Normaliser.fit(clean, between, np.zeros((40, 2)), nudges=2)
+    lopsided = scale.benign.copy()
+    lopsided[3] *= 1.33
+    assert scale.instability(scale.benign, scale.benign_dispersion) == pytest.approx(1)
+    assert scale.instability(lopsided, scale.benign_dispersion) > scale.instability(clean, between).max()
+    assert scale.standing_out(lopsided, scale.benign_dispersion) < 1.1
 
 
 def test_a_calibration_with_nudges_is_read_back_and_cut_down(nudged: Calibration, tmp_path: Path) -> None:
@@ -154,7 +168,7 @@ def test_a_calibration_of_stray_nudges_is_refused(nudged: Calibration, tmp_path:
         Calibration.load(stray)
 
 
-def test_a_check_says_how_lopsided_the_answer_is(nudged: Calibration, small_heads: Heads) -> None:
+def test_a_check_says_how_lopsided_the_answer_is() -> None:
     target = toys.target_of(toys.Sharpening())
     heads = [(f"head {seed}", toys.head(16, seed=seed)) for seed in range(20, 24)]
     made = calibrate(target, heads, FAMILY, augmentations=(shifts.none, shifts.gamma))
