@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from MedShieldLib import shifts
+from MedShieldLib.clean_rows import Rows
 from MedShieldLib.detector import PROFILE_EDGES, Normaliser, pairs
 from MedShieldLib.effort import QUICK
 from MedShieldLib.errors import InputError
@@ -25,7 +26,7 @@ from MedShieldLib.observation import IsCancelled, Progress, observe
 from MedShieldLib.result import can_alarm
 from MedShieldLib.second_opinion import matches
 from MedShieldLib.targets.base import Target
-from MedShieldLib.versions import Moved, Version, from_json, nudges, to_json, votes
+from MedShieldLib.versions import Moved, Nudge, Version, from_json, nudges, to_json, votes
 from MedShieldLib.volume import Volume
 
 SCHEMA = "medshield-calibration/2"
@@ -180,14 +181,27 @@ class Calibration:
         pushes = range(len(compared), len(self.versions)) if count >= QUICK + nudges(self.versions) else ()
         others = [n for n in compared if n not in first]
         kept = sorted([*first, *pushes, *others][:count])
+        name = f"{self.name} ({'quick' if count == QUICK else f'{count} versions'})"
+        return replace(self.through(kept), name=name)
+
+    def through(self, kept: Sequence[int]) -> Calibration:
+        """The same clean volumes seen through some versions of the family, by their places in it."""
+        compared = range(len(self.versions) - nudges(self.versions))
         columns = pairs(len(compared))
         paired = combinations([n for n in kept if n in compared], 2)
         return replace(
             self,
-            name=f"{self.name} ({'quick' if count == QUICK else f'{count} versions'})",
             versions=tuple(self.versions[n] for n in kept),
-            disagreements=self.disagreements[:, kept],
+            disagreements=self.disagreements[:, list(kept)],
             dispersions=self.dispersions[:, [columns.index(pair) for pair in paired]],
+        )
+
+    def nudged(self, versions: Sequence[Nudge], disagreements: np.ndarray) -> Calibration:
+        """The same clean volumes with nudges at the end of the family, and what these did: (N, 2, S)."""
+        return replace(
+            self,
+            versions=(*self.versions, *versions),
+            disagreements=_stored(np.concatenate([self.disagreements, disagreements], 1), _FINE_DIGITS),
         )
 
     def profile_band(self) -> tuple[np.ndarray, np.ndarray]:
@@ -393,14 +407,12 @@ def calibrate(
 
     Args:
         target: the target that answers.
-        volumes: (subject, volume) pairs; volumes of one subject share its name.
+        volumes: (subject, volume) pairs.
         versions: the family to draw; `reformer.choose` picks one that suits the target.
         name: shown to the user; "" makes one of the target's name and the number of volumes.
-        augmentations: the benign shifts, with `shifts.none` for the volume as it is.
-        per_volume: how many of them each volume is seen under: the first one always, the others in turn.
-            None takes all. Subjects differ more than the shifts of one subject, so a slow target needs few.
-        stand_ins: by subject, targets that answer in place of `target`: alike, but trained without that
-            subject. A target is steadier on what it was trained on than on anything new.
+        augmentations: the benign shifts, see `clean_rows.Rows` for these and the next two.
+        per_volume: how many of them each volume is seen under; None takes all.
+        stand_ins: by subject, targets that answer in place of `target`.
         second: another target that gives its opinion of every volume as well.
         seed: of the shifts and of the draws.
         progress: called as progress(fraction, step).
@@ -410,8 +422,6 @@ def calibrate(
         InputError: if there are no volumes, or one cannot be segmented.
         Cancelled: when `cancelled()` says so.
     """
-    if not volumes:
-        raise InputError("There is no clean volume to calibrate on; name a folder with at least one.")
     disagreements, dispersions, features, profiles, contradictions = (
         [],
         [],
@@ -419,7 +429,14 @@ def calibrate(
         [],
         [],
     )  # and not the observations, which hold whole volumes
-    rows = Rows(target, volumes, augmentations, per_volume, stand_ins or {}, seed)
+    rows = Rows(
+        target,
+        volumes,
+        augmentations=augmentations,
+        per_volume=per_volume,
+        stand_ins=stand_ins,
+        seed=seed,
+    )
     for row in rows.each(progress):
         seen = observe(row.target, row.volume, versions, row.seed, cancelled=cancelled, second=second)
         disagreements.append(seen.disagreements)
@@ -443,54 +460,8 @@ def calibrate(
     )
 
 
-@dataclass(frozen=True)
-class Row:
-    """One clean volume under one shift, who answers to it, and the seed of the draws."""
-
-    target: Target
-    volume: Volume
-    seed: int
-
-
-class Rows:
-    """What a calibration looks at, in order; the same volumes for the same arguments, see `calibrate`."""
-
-    def __init__(
-        self,
-        target: Target,
-        volumes: Sequence[tuple[str, Volume]],
-        augmentations: Sequence[shifts.Shift],
-        per_volume: int | None,
-        stand_ins: Mapping[str, Target],
-        seed: int,
-    ) -> None:
-        self._target, self._stand_ins, self._seed = target, stand_ins, seed
-        self._jobs = [
-            (subject, volume, shift)
-            for n, (subject, volume) in enumerate(volumes)
-            for shift in _in_turn(augmentations, per_volume, n)
-        ]
-        self.subjects = tuple(subject for subject, _, _ in self._jobs)
-        self.shift_names = tuple(shift.__name__ for _, _, shift in self._jobs)
-
-    def each(self, progress: Progress) -> Iterator[Row]:
-        """The rows, made one at a time."""
-        for n, (subject, volume, shift) in enumerate(self._jobs):
-            progress(n / len(self._jobs), f"{subject}: {shift.__name__.replace('_', ' ')}")
-            shifted = shifts.apply(shift, volume, self._seed + n)
-            yield Row(self._stand_ins.get(subject, self._target), shifted, self._seed + 7919 * n)
-
-
 def _shipped_file(target_name: str) -> Path:
     return _DATA / f"{target_name}.calibration.json"
-
-
-def _in_turn(augmentations: Sequence[shifts.Shift], count: int | None, turn: int) -> list[shifts.Shift]:
-    """The first one and `count` - 1 others, from where the turn before has stopped."""
-    first, *others = augmentations
-    if count is None or count > len(others):
-        return [first, *others]
-    return [first, *(others[(turn * (count - 1) + n) % len(others)] for n in range(count - 1))]
 
 
 def _second_from(data: dict) -> SecondOpinion:

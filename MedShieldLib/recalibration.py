@@ -1,19 +1,26 @@
-"""A second opinion for a calibration that is there already: its rows, which took long, are not redone."""
+"""What a calibration lacks, added to it: its rows, which took long, are not redone.
+
+The volumes have to be those that it was made of, under the same shifts and with the same seed. Only stand-ins
+may be fewer than then, where they are not kept: the target itself answers for what it was trained on, and is
+steadier there than on new volumes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from MedShieldLib import converter, second_opinion, shifts
-from MedShieldLib.calibration import Calibration, Row, Rows, SecondOpinion
-from MedShieldLib.detector import PROFILE_EDGES
+from MedShieldLib import converter, second_opinion
+from MedShieldLib.calibration import Calibration, SecondOpinion
+from MedShieldLib.clean_rows import Row, Rows
+from MedShieldLib.detector import PROFILE_EDGES, disagreement
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.observation import IsCancelled, Progress
+from MedShieldLib.reformer import BESIDE_NUDGES, NUDGES
 from MedShieldLib.targets.base import Target, answer_of
-from MedShieldLib.volume import Volume
+from MedShieldLib.versions import Source, votes
 
 # Radial profiles (log10 power) of one volume, measured twice, differ by less; those of another one by more.
 _SAME_POWER = 2e-3
@@ -21,42 +28,77 @@ _SAME_POWER = 2e-3
 
 def with_second_opinion(
     calibration: Calibration,
-    target: Target,
+    rows: Rows,
     second: Target,
-    volumes: Sequence[tuple[str, Volume]],
     *,
-    augmentations: Sequence[shifts.Shift] = shifts.CALIBRATION,
-    per_volume: int | None = None,
-    stand_ins: Mapping[str, Target] | None = None,
-    seed: int = 0,
     progress: Progress = lambda fraction, step: None,
     cancelled: IsCancelled = lambda: False,
 ) -> Calibration:
-    """A calibration with a second opinion of the same volumes: two inferences a row, and nothing redone.
+    """A calibration with a second opinion of the same volumes, by two inferences a row.
 
-    The result is what `calibrate` would have made with `second`. All arguments beside `second` must be those
-    with which it made `calibration`. Only `stand_ins` may be fewer, where they are not kept: then `target`
-    itself answers for what it was trained on, and is contradicted a little less than on new volumes.
+    It is what `calibrate` would have made with `second`.
 
     Raises:
-        InputError: if the volumes are not those that `calibration` was made of, or cannot be segmented.
+        InputError: if `calibration` was not made of `rows`, or one cannot be segmented.
         Cancelled: when `cancelled()` says so.
     """
-    calibration.require_target(target)
-    rows = Rows(target, volumes, augmentations, per_volume, stand_ins or {}, seed)
+    contradictions = [
+        second_opinion.contradictions(row.target, answer, second, row.volume, row.seed)
+        for row, answer in _answered(calibration, rows, progress, cancelled)
+    ]
+    return replace(calibration, second=SecondOpinion.of_targets(rows.target, second, contradictions))
+
+
+def with_nudges(
+    calibration: Calibration,
+    rows: Rows,
+    *,
+    progress: Progress = lambda fraction, step: None,
+    cancelled: IsCancelled = lambda: False,
+) -> Calibration:
+    """A calibration of a family without nudges, seen through its first voting versions and nudges.
+
+    By three inferences a row. It is what `calibrate` would have made with that family.
+
+    Raises:
+        InputError: if `calibration` was not made of `rows`, or one cannot be segmented.
+        Cancelled: when `cancelled()` says so.
+    """
+    kept = [n for n, version in enumerate(calibration.versions) if votes(version)][:BESIDE_NUDGES]
+    moved = [
+        _moved_by_nudges(row, answer, cancelled)
+        for row, answer in _answered(calibration, rows, progress, cancelled)
+    ]
+    return calibration.through(kept).nudged(NUDGES, np.array(moved))
+
+
+def _moved_by_nudges(row: Row, answer: np.ndarray, cancelled: IsCancelled) -> list[np.ndarray]:
+    """(S,) disagreements of the answer to a row and those to both nudges of it."""
+    source = Source(row.volume, row.target.grid(row.volume), row.target.finest_mm, row.seed)
+    found = []
+    for nudge in NUDGES:
+        if cancelled():
+            raise Cancelled
+        drawn = nudge.draw(source, np.random.default_rng(row.seed))
+        found.append(disagreement(answer, answer_of(row.target, drawn.volume)))
+    return found
+
+
+def _answered(
+    calibration: Calibration, rows: Rows, progress: Progress, cancelled: IsCancelled
+) -> Iterator[tuple[Row, np.ndarray]]:
+    """The rows that a calibration was made of, each with the answer to it."""
+    calibration.require_target(rows.target)
     if (rows.subjects, rows.shift_names) != (calibration.subjects, calibration.shift_names):
         raise InputError(
-            f"Calibration '{calibration.name}' was not made of these {len(volumes)} volumes under these "
-            "shifts; give the ones it was made of."
+            f"Calibration '{calibration.name}' was not made of these volumes under these shifts; give the "
+            "ones it was made of."
         )
-    contradictions = []
     for n, row in enumerate(rows.each(progress)):
         if cancelled():
             raise Cancelled
-        answer = answer_of(row.target, row.volume)
         _require_same(calibration, n, row)
-        contradictions.append(second_opinion.contradictions(row.target, answer, second, row.volume, row.seed))
-    return replace(calibration, second=SecondOpinion.of_targets(target, second, contradictions))
+        yield row, answer_of(row.target, row.volume)
 
 
 def _require_same(calibration: Calibration, n: int, row: Row) -> None:

@@ -39,8 +39,8 @@ _LADDERS: tuple[tuple[Filter, ...], ...] = (
     (Median(2), Median(1)),
 )
 # Even out differences of an attack's size, and hardly any edge of the anatomy; and the opposite.
-_NUDGES = (Nudge(0.05, against=False), Nudge(0.05, against=True))
-_BESIDE_NUDGES = 4
+NUDGES = (Nudge(0.05, against=False), Nudge(0.05, against=True))
+BESIDE_NUDGES = 4
 _IN_PLACE = 3
 # A second filter of a kind repairs a little more, a third one hardly anything.
 _OF_A_KIND = 2
@@ -93,7 +93,7 @@ def choose(
     # A network without strides sees every place alike: its answer moves along, and so does an attack's.
     notices_places = trial.harm(_MOVED) > trial.harm(_NOTICED)
     others = (_with_places if notices_places else _without_places)(trial, in_place)
-    return (*others, *_NUDGES)
+    return (*others, *NUDGES)
 
 
 def _with_places(trial: _Trial, tolerated: list[Filter]) -> list[Version]:
@@ -103,10 +103,10 @@ def _with_places(trial: _Trial, tolerated: list[Filter]) -> list[Version]:
     bearable = max(trial.tolerance, _ONE_SIDED * trial.harm(_MOVED))
     places = [_MOVED, _MIRRORED] if trial.harm(_MIRRORED) <= bearable else [_MOVED]
     family: list[Version] = [*in_place, *places]
-    if len(family) < _BESIDE_NUDGES:
+    if len(family) < BESIDE_NUDGES:
         moved = [replace(place, inner=inner) for place in places for inner in in_place]
         family += [*sorted(moved, key=trial.harm), *_next_filters(trial, in_place)]
-    return family[:_BESIDE_NUDGES]
+    return family[:BESIDE_NUDGES]
 
 
 def _without_places(trial: _Trial, tolerated: list[Filter]) -> list[Version]:
@@ -116,7 +116,7 @@ def _without_places(trial: _Trial, tolerated: list[Filter]) -> list[Version]:
     mirrored = [replace(_MIRRORED, inner=inner) for inner in in_place[:_IN_PLACE]]
     borne = [version for version in mirrored if trial.harm(version) <= bearable]
     family: list[Version] = [*in_place[:_IN_PLACE], *borne, *in_place[_IN_PLACE:]]
-    return family[:_BESIDE_NUDGES]
+    return family[:BESIDE_NUDGES]
 
 
 def _next_filters(trial: _Trial, chosen: list[Filter]) -> list[Filter]:

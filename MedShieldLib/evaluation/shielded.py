@@ -14,6 +14,7 @@ import numpy as np
 
 from MedShieldLib import reformer, versions
 from MedShieldLib.calibration import Calibration, SecondOpinion, calibrate
+from MedShieldLib.clean_rows import Rows
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation.baselines import write_text
 from MedShieldLib.evaluation.defence import Asked, Opinion, Setting
@@ -133,18 +134,21 @@ class _Part:
         """Without a second opinion."""
         path = self._file("calibration")
         if not _is_of(path, family):
-            calibrate(self.setting.target, self._volumes, family, **self._how("Calibrating the shield")).save(
-                path
-            )
+            how = {"seed": self._seed, **self._how("Calibrating the shield")}
+            calibrate(self.setting.target, self._volumes, family, **how).save(path)
         return Calibration.load(path)
 
     def with_opinion_of(self, second: Target, family: tuple[versions.Version, ...]) -> Calibration:
         """With the second opinion, asked in a pass of its own about the same volumes."""
         path = self._file(f"second-{second.name}-{second.sha256[:8]}")
         if not _is_of(path, family):
-            alone, how = self.calibration(family), self._how("Asking for a second opinion")
-            with_second_opinion(alone, self.setting.target, second, self._volumes, **how).save(path)
+            alone, rows = self.calibration(family), Rows(self.setting.target, self._volumes, seed=self._seed)
+            with_second_opinion(alone, rows, second, **self._how("Asking for a second opinion")).save(path)
         return Calibration.load(path)
+
+    @property
+    def _seed(self) -> int:
+        return self.setting.seed + 1000 * self.number
 
     @property
     def _volumes(self) -> list[tuple[str, Volume]]:
@@ -158,8 +162,7 @@ class _Part:
         def progress(fraction: float, step: str) -> None:
             self.setting.progress((self.number + fraction) / len(self.setting.clean), f"{what}: {step}")
 
-        seed = self.setting.seed + 1000 * self.number
-        return {"seed": seed, "progress": progress, "cancelled": self.setting.cancelled}
+        return {"progress": progress, "cancelled": self.setting.cancelled}
 
 
 def _is_of(path: Path, family: tuple[versions.Version, ...]) -> bool:

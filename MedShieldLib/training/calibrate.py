@@ -2,7 +2,8 @@
 
 Run as `python -m MedShieldLib.training.calibrate DATA --work WORK` for the reference target, with the WORK of
 `training.validate`, or with `--target deepbet`; DATA is laid out as for training. With `--second-opinion`
-another target is asked as well; `--onto FILE` adds its opinion to a calibration made by the same arguments.
+another target is asked as well. `--onto FILE` adds what a calibration made by the same arguments lacks:
+nudges, and the second opinion.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from MedShieldLib.calibration import Calibration, calibrate
+from MedShieldLib.clean_rows import Rows
 from MedShieldLib.observation import Progress
-from MedShieldLib.recalibration import with_second_opinion
+from MedShieldLib.recalibration import with_nudges, with_second_opinion
 from MedShieldLib.reformer import choose
 from MedShieldLib.targets import brain_tissue
 from MedShieldLib.targets.base import Target
@@ -26,6 +28,7 @@ from MedShieldLib.training.augment import brain
 from MedShieldLib.training.data import Subject, load_subjects
 from MedShieldLib.training.train import Recipe
 from MedShieldLib.training.validate import left_out
+from MedShieldLib.versions import nudges
 from MedShieldLib.volume import Volume
 
 _SHIPPED = Path(__file__).parents[1] / "data"
@@ -80,24 +83,21 @@ def calibrate_shipped(
     return _with_new_heads_contradictions(calibration)
 
 
-def with_opinion(
+def completed(
     calibration: Calibration,
-    target: Target,
-    second: Target,
-    volumes: Sequence[tuple[str, Volume]],
-    stand_ins: Mapping[str, Target],
+    rows: Rows,
+    second: Target | None,
     progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
-    """A calibration of `calibrate_shipped` with a second opinion of the same volumes, nothing redone."""
-    calibration = with_second_opinion(
-        calibration,
-        target,
-        second,
-        volumes,
-        per_volume=_SHIFTS_PER_HEAD,
-        stand_ins=stand_ins,
-        progress=progress,
-    )
+    """A calibration of `calibrate_shipped` with nudges, and with a second opinion if one is asked.
+
+    Nothing of what it holds is redone.
+    """
+    if not nudges(calibration.versions):
+        calibration = with_nudges(calibration, rows, progress=progress)
+    if second is None:
+        return calibration
+    calibration = with_second_opinion(calibration, rows, second, progress=progress)
     return _with_new_heads_contradictions(calibration)
 
 
@@ -148,13 +148,11 @@ def main() -> None:
     )
     parser.add_argument("--only", type=int, nargs="+", default=(), help="folds to use, from 0; default: all")
     parser.add_argument("--second-opinion", metavar="TARGET", help="another target to ask as well")
-    parser.add_argument("--onto", type=Path, help="a calibration to which its opinion is added")
+    parser.add_argument("--onto", type=Path, help="a calibration to add nudges and its opinion to")
     arguments = parser.parse_args()
 
     if arguments.work and arguments.target != brain_tissue.NAME:
         parser.error(f"--work holds networks of {brain_tissue.NAME}; leave it out for {arguments.target}.")
-    if arguments.onto and not arguments.second_opinion:
-        parser.error("--onto adds a second opinion; name who gives it with --second-opinion.")
 
     def say(fraction: float, step: str) -> None:
         print(f"{fraction:6.1%}  {step}", flush=True)
@@ -163,9 +161,9 @@ def main() -> None:
     others = trained_without(arguments.data, arguments.work, arguments.only, say) if arguments.work else {}
     target = load_target(arguments.target)
     second = load_target(arguments.second_opinion) if arguments.second_opinion else None
-    if arguments.onto and second:
-        earlier = Calibration.load(arguments.onto)
-        calibration = with_opinion(earlier, target, second, volumes, others, say)
+    if arguments.onto:
+        rows = Rows(target, volumes, per_volume=_SHIFTS_PER_HEAD, stand_ins=others)
+        calibration = completed(Calibration.load(arguments.onto), rows, second, say)
     else:
         calibration = calibrate_shipped(target, volumes, others, second, say)
     calibration.save(arguments.out or _SHIPPED / f"{arguments.target}.calibration.json")

@@ -11,6 +11,7 @@ import torch
 
 from MedShieldLib import shifts
 from MedShieldLib.calibration import Calibration, calibrate
+from MedShieldLib.clean_rows import Rows
 from MedShieldLib.errors import InputError
 from MedShieldLib.fusion import Fusion
 from MedShieldLib.recalibration import with_second_opinion
@@ -207,7 +208,9 @@ def test_an_opinion_added_later_is_the_one_asked_at_once(
     small_target: NetworkTarget, second: NetworkTarget, small_heads: Heads, doubted: Calibration
 ) -> None:
     alone = replace(doubted, second=None)
-    added = with_second_opinion(alone, small_target, second, small_heads[:4], augmentations=MILD, seed=5)
+    added = with_second_opinion(
+        alone, Rows(small_target, small_heads[:4], augmentations=MILD, seed=5), second
+    )
     assert added.sha256 == doubted.sha256
 
 
@@ -219,9 +222,9 @@ def test_stand_ins_give_the_answers_that_are_contradicted(
     heads = small_heads[:2]
     at_once = calibrate(small_target, heads, FAMILY, second=second, **how)
     alone = replace(at_once, second=None)
-    assert with_second_opinion(alone, small_target, second, heads, **how).sha256 == at_once.sha256
+    assert with_second_opinion(alone, Rows(small_target, heads, **how), second).sha256 == at_once.sha256
     # They are not always kept: then the target answers for itself, and nothing but the opinion differs.
-    by_itself = with_second_opinion(alone, small_target, second, heads, **{**how, "stand_ins": {}})
+    by_itself = with_second_opinion(alone, Rows(small_target, heads, augmentations=MILD), second)
     assert by_itself.sha256 != at_once.sha256 and replace(by_itself, second=None).sha256 == alone.sha256
 
 
@@ -231,7 +234,7 @@ def test_other_volumes_and_other_seeds_are_refused(
     renamed = [(name, small_heads[4][1]) for name, _ in small_heads[:4]]
     for heads, seed in ((small_heads[:3], 5), (renamed, 5), (small_heads[:4], 6)):
         with pytest.raises(InputError) as error:
-            with_second_opinion(doubted, small_target, second, heads, augmentations=MILD, seed=seed)
+            with_second_opinion(doubted, Rows(small_target, heads, augmentations=MILD, seed=seed), second)
         message = str(error.value)
         assert "give the" in message and message.endswith(".") and "\n" not in message
 

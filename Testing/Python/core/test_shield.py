@@ -11,6 +11,7 @@ import torch
 from MedShieldLib import Shield, Volume, shifts
 from MedShieldLib.attacks import load_attack
 from MedShieldLib.calibration import Calibration
+from MedShieldLib.clean_rows import Rows
 from MedShieldLib.converter import intensity_range
 from MedShieldLib.detector import p_attack, unexplained
 from MedShieldLib.errors import Cancelled, InputError
@@ -239,9 +240,8 @@ def doubting(
 ) -> Shield:
     """The shield with a second opinion."""
     mild = (shifts.none, shifts.gamma, shifts.bias_field, shifts.eight_bit)
-    calibration = with_second_opinion(
-        small_calibration, small_target, second, small_heads[:4], augmentations=mild, seed=5
-    )
+    rows = Rows(small_target, small_heads[:4], augmentations=mild, seed=5)
+    calibration = with_second_opinion(small_calibration, rows, second)
     return Shield(small_target, calibration, alpha=0.2, seed=3, second=second)
 
 
