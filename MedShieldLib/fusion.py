@@ -6,9 +6,13 @@ Fitted on clean volumes alone, so that neither is favoured by an attack that som
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import torch
 
+# What an attacker differentiates is computed by the same formulas as what a check measures.
+Scores = TypeVar("Scores", np.ndarray, torch.Tensor)
 # Clean scores of a kind differ at least so much in their logarithms, whatever a few volumes show.
 LEAST_SPREAD = 0.1
 
@@ -42,9 +46,9 @@ class Units:
         power = our_spread / max(their_spread, least_spread)
         return cls(power, float(np.exp(our_mean - handicap * our_spread - power * their_mean)))
 
-    def of(self, score: np.ndarray) -> np.ndarray:
-        """Scores in these units."""
-        return self.factor * np.maximum(score, self.LEAST_SCORE) ** self.power
+    def of(self, score: Scores) -> Scores:
+        """Scores in these units; differentiable."""
+        return self.factor * score.clip(self.LEAST_SCORE) ** self.power
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from MedShieldLib.fusion import Units
+from MedShieldLib.fusion import Scores, Units
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Symmetry:
         return cls(Units.fit(instability, cls.asymmetry(relative), cls.LEAST_SPREAD, cls.HANDICAP))
 
     @classmethod
-    def asymmetry(cls, relative: np.ndarray) -> np.ndarray:
-        """(...): how many times as much the step towards smoothness does; 1 is usual.
+    def asymmetry(cls, relative: Scores) -> Scores:
+        """(...): how many times as much the step towards smoothness does; 1 is usual. Differentiable.
 
         Args:
             relative: (..., 2, S) disagreements with the nudge and with the one against it, relative to their
                 mean on clean volumes.
         """
-        along, against = np.moveaxis(relative.mean(-1) + cls.LEAST, -1, 0)
-        return along / against
+        both = relative.mean(-1) + cls.LEAST
+        return both[..., 0] / both[..., 1]
 
-    def score(self, relative: np.ndarray) -> np.ndarray:
-        """(...): the asymmetry in units of the instability."""
+    def score(self, relative: Scores) -> Scores:
+        """(...): the asymmetry in units of the instability; differentiable."""
         return self.units.of(self.asymmetry(relative))

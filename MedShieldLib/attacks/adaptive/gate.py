@@ -18,7 +18,6 @@ from MedShieldLib.attacks.adaptive.views import answer_to_view, disagreement
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
 from MedShieldLib.shield import Shield
-from MedShieldLib.symmetry import Symmetry
 from MedShieldLib.versions import Source, nudges, votes
 
 
@@ -162,7 +161,7 @@ class Gate:
         alone = standing_out.square().mean().sqrt()
         if scale.symmetry is None:
             return alone
-        return torch.maximum(alone, lopsided(scale.symmetry, relative[-2:]))
+        return torch.maximum(alone, scale.symmetry.score(relative[-2:]))
 
     def _share(
         self, p: torch.Tensor, q: torch.Tensor, number: int, others: list[torch.Tensor], weights: _Weights
@@ -185,12 +184,6 @@ class Gate:
     def _pairs(self) -> list[tuple[int, int]]:
         """Of versions that are no nudges."""
         return detector.pairs(len(self.versions) - nudges(self.versions))
-
-
-def lopsided(symmetry: Symmetry, relative: torch.Tensor) -> torch.Tensor:
-    """`Symmetry.score`, differentiable: of (2, S) relative disagreements."""
-    along, against = relative.mean(1) + symmetry.LEAST
-    return symmetry.units.factor * (along / against) ** symmetry.units.power
 
 
 @dataclass

@@ -78,5 +78,6 @@ class SecondTarget:
         """`Fusion.fused`, differentiable."""
         scale = self.scale
         relative = contradictions / torch.from_numpy(scale.benign).float()
+        # A root has no slope at 0.
         score = relative.square().mean().clamp(min=scale.units.LEAST_SCORE**2).sqrt()
-        return torch.maximum(instability, scale.units.factor * score**scale.units.power)
+        return torch.maximum(instability, scale.units.of(score))
