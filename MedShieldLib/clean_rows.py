@@ -59,7 +59,7 @@ class Rows:
         self.subjects = tuple(subject for subject, _, _ in self._jobs)
         self.shift_names = tuple(shift.__name__ for _, _, shift in self._jobs)
 
-    def each(self, progress: Progress) -> Iterator[Row]:
+    def each(self, progress: Progress = lambda fraction, step: None) -> Iterator[Row]:
         """The rows, made one at a time."""
         for n, (subject, volume, shift) in enumerate(self._jobs):
             progress(n / len(self._jobs), f"{subject}: {shift.__name__.replace('_', ' ')}")

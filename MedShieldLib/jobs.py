@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from MedShieldLib.calibration import Calibration
     from MedShieldLib.result import CheckResult
 
-# The family of versions is chosen on so many volumes; more hardly change it and each costs 15 inferences.
-_ENOUGH_TO_CHOOSE = 3
 # Benign shifts of every volume: this many, and more of them where there are few volumes.
 _LEAST_SHIFTS, _ENOUGH_SCORES = 4, 60
 
@@ -117,7 +115,7 @@ class CalibrateJob:
         second = None if self.second_opinion is None else load_target(self.second_opinion)
         versions = choose(
             target,
-            [volume for _, volume in volumes[:_ENOUGH_TO_CHOOSE]],
+            [volume for _, volume in volumes],
             seed=self.seed,
             progress=control.part(0.05, 0.2),
             cancelled=control.cancelled,

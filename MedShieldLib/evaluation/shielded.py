@@ -24,8 +24,6 @@ from MedShieldLib.shield import Shield
 from MedShieldLib.targets.base import Target
 from MedShieldLib.volume import Volume
 
-# The family of versions is chosen on so many clean volumes.
-_ENOUGH = 3
 # Raise it when the code of a check changes what it finds or recommends: then its rows are measured anew.
 # The first adds nothing to the keys, so that rows older than this number stay found.
 REVISION = 6
@@ -196,7 +194,7 @@ def _family(setting: Setting) -> tuple[versions.Version, ...]:
     if not path.exists():
         if setting.cancelled():
             raise Cancelled
-        volumes = [volume for _, volume in setting.clean[:_ENOUGH]]
+        volumes = [volume for _, volume in setting.clean]
         chosen = reformer.choose(
             setting.target, volumes, seed=setting.seed, progress=setting.progress, cancelled=setting.cancelled
         )

@@ -32,7 +32,7 @@ from MedShieldLib.versions import nudges
 from MedShieldLib.volume import Volume
 
 _SHIPPED = Path(__file__).parents[1] / "data"
-_TO_CHOOSE = 5
+_TO_CHOOSE = 3
 # Every fourth head is seen without its skull as well, if the target knows such heads.
 _STRIPPED_EVERY = 4
 # Benign shifts of each head.
@@ -67,8 +67,10 @@ def calibrate_shipped(
     progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
     """Choose the versions on a few heads, then calibrate on all."""
-    spread = volumes[:: max(1, len(volumes) // _TO_CHOOSE)]
-    versions = choose(target, [v for _, v in spread], progress=progress)
+    # Heads of different sources come first, because filters are tried on the first few.
+    step = max(1, len(volumes) // _TO_CHOOSE)
+    mixed = [volume for first in range(step) for _, volume in volumes[first::step]]
+    versions = choose(target, mixed, progress=progress)
     name = f"{len({s for s, _ in volumes})} T1 heads"
     calibration = calibrate(
         target,

@@ -13,8 +13,9 @@ from MedShieldLib import Volume, detector, effort, reformer
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.observation import observe
+from MedShieldLib.symmetry import Symmetry
 from MedShieldLib.targets.network import NetworkTarget
-from MedShieldLib.versions import Diffusion, LowPass, Moved, Nudge, Probe, Source, Version, nudges, votes
+from MedShieldLib.versions import Diffusion, LowPass, Moved, Probe, Source, Version, nudges, votes
 from MedShieldLib.volume import Structure
 
 Heads = list[tuple[str, Volume]]
@@ -25,14 +26,47 @@ def kinds(family: tuple[Version, ...]) -> list[type]:
     return [type(version) for version in family]
 
 
-def test_a_family_is_three_filters_a_place_and_two_opposite_nudges(
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any target counts as steady under nudges."""
+    monkeypatch.setattr(Symmetry, "STEADY", np.inf)
+
+
+class Gentle(torch.nn.Module):
+    """Answers in proportion to the intensity, so that small steps either way move the answer alike."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x), 2 * (x - 0.45)], dim=1)
+
+
+def test_a_target_that_answers_opposite_nudges_alike_gets_three_filters_a_place_and_both(
+    small_heads: Heads,
+) -> None:
+    target, volumes = sharp_target(Gentle()), [volume for _, volume in small_heads[:3]]
+    assert reformer.steady_under_nudges(target, volumes)
+    family = reformer.choose(target, volumes)
+    assert len(family) == effort.ALL and nudges(family) == 2
+    assert all(votes(version) for version in family[:4])
+
+
+def test_one_that_does_not_gets_other_places_and_a_probe(
     small_target: NetworkTarget, small_heads: Heads
 ) -> None:
-    family = reformer.choose(small_target, [volume for _, volume in small_heads[:2]])
-    assert len(family) == effort.ALL
-    assert kinds(family)[3:] == [Moved, Nudge, Nudge]
-    assert all(kind not in (Moved, Nudge) for kind in kinds(family)[:3])
-    assert nudges(family) == 2
+    volumes = [volume for _, volume in small_heads[:3]]
+    assert not reformer.steady_under_nudges(small_target, volumes)
+    family = reformer.choose(small_target, volumes)
+    assert len(family) == effort.ALL and nudges(family) == 0
+    assert kinds(family)[3:] == [Moved, Moved, Probe]
+    assert all(kind not in (Moved, Probe) for kind in kinds(family)[:3])
+
+
+def test_the_families_differ_in_what_nudges_replace_alone(
+    small_target: NetworkTarget, small_heads: Heads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volumes = [volume for _, volume in small_heads[:2]]
+    probed = reformer.choose(small_target, volumes)
+    monkeypatch.setattr(Symmetry, "STEADY", np.inf)
+    assert reformer.choose(small_target, volumes) == (*probed[:4], *reformer.NUDGES)
 
 
 def test_a_stricter_tolerance_chooses_milder_filters_in_order_of_their_harm(
@@ -55,8 +89,9 @@ def test_a_target_that_tolerates_nothing_is_still_shown_the_weakest_filter_and_s
 ) -> None:
     family = reformer.choose(small_target, [small_heads[0][1]], tolerance=0.0)
     weakest = Diffusion(0.05)
-    assert family[:3] == (weakest, Moved(3, False), Moved(3, True)) and kinds(family)[4:] == [Nudge, Nudge]
-    assert family[3] in {Moved(3, False, weakest), Moved(3, True, weakest)}
+    assert family[:3] == (weakest, Moved(3, False), Moved(3, True)) and len(family) == effort.ALL
+    assert set(family[3:5]) == {Moved(3, False, weakest), Moved(3, True, weakest)}
+    assert isinstance(family[5], Probe)
 
 
 class SeesEveryPlaceAlike(torch.nn.Module):
@@ -92,8 +127,8 @@ def test_where_a_network_does_not_notice_places_filters_vote_in_their_stead(smal
     target, volumes = sharp_target(SeesEveryPlaceAlike()), [volume for _, volume in small_heads[:2]]
     family = reformer.choose(target, volumes, tolerance=0.0)
     voters = [version for version in family if votes(version)]
-    assert len(voters) == 4 and kinds(family)[4:] == [Nudge, Nudge]
-    assert len(set(voters)) == 4 and Moved not in kinds(family)[:3]
+    assert len(voters) == len(set(voters)) == 5 and kinds(family)[5] is Probe
+    assert Moved not in kinds(family)[:3]
     assert all(version.mirror and version.inner for version in voters if isinstance(version, Moved))
     assert max(kinds(family)[:3].count(kind) for kind in kinds(family)[:3]) <= 2
 
@@ -103,7 +138,15 @@ def test_a_network_that_tells_left_from_right_has_no_mirror_among_its_voters(sma
     family = reformer.choose(target, volumes)
     moved = [version for version in family if isinstance(version, Moved)]
     assert len(family) == effort.ALL and moved[0] == Moved(3, False)
-    assert not any(version.mirror for version in moved)
+    assert not any(version.mirror for version in moved) and Probe(Moved(3, True)) in family
+
+
+@pytest.mark.usefixtures("steady")
+def test_a_mirror_without_a_vote_makes_room_for_nudges(small_heads: Heads) -> None:
+    target, volumes = sharp_target(TakesOneSideForAnother()), [volume for _, volume in small_heads[:2]]
+    family = reformer.choose(target, volumes)
+    assert len(family) == effort.ALL and nudges(family) == 2
+    assert all(votes(version) for version in family[:4])
 
 
 def test_a_strideless_network_that_tells_left_from_right_is_not_mirrored_at_all(small_heads: Heads) -> None:

@@ -15,6 +15,7 @@ pytest.importorskip("nilearn")
 
 from MedShieldLib.clean_rows import Rows  # noqa: E402
 from MedShieldLib.errors import Cancelled, InputError  # noqa: E402
+from MedShieldLib.symmetry import Symmetry  # noqa: E402
 from MedShieldLib.targets.brain_tissue import WEIGHTS, build_network, network_of, target_of  # noqa: E402
 from MedShieldLib.targets.network import NetworkTarget  # noqa: E402
 from MedShieldLib.training import augment, consistency, hardening, precision, robust, validate  # noqa: E402
@@ -238,11 +239,12 @@ def test_a_folder_without_labelled_heads_is_refused(tmp_path: Path) -> None:
         load_subjects(tmp_path)
 
 
-def test_a_shipped_calibration_gets_later_what_it_lacks(small_target, small_heads):
+def test_a_shipped_calibration_gets_later_what_it_lacks(small_target, small_heads, monkeypatch):
     """What `--onto` does: the same volumes, shifts and stand-ins, and none of the rows again."""
     second = NetworkTarget("second", small_target.network, small_target.structures, "02", (4.0, 4.0, 4.0))
     coarse = NetworkTarget("coarse", small_target.network, small_target.structures, "01", (4.0, 4.0, 4.0))
     heads, stand_ins = small_heads[:3], {"head 1": coarse}
+    monkeypatch.setattr(Symmetry, "STEADY", np.inf)
     at_once = calibrate_shipped(small_target, heads, stand_ins, second)
     rows = Rows(small_target, heads, per_volume=4, stand_ins=stand_ins)
     compared = at_once.through(range(len(at_once.versions) - nudges(at_once.versions)))
