@@ -408,7 +408,7 @@ def calibrate(
     Args:
         target: the target that answers.
         volumes: (subject, volume) pairs.
-        versions: the family to draw; `reformer.choose` picks one that suits the target.
+        versions: the family to draw; `families.choose` picks one that suits the target.
         name: shown to the user; "" makes one of the target's name and the number of volumes.
         augmentations: the benign shifts, see `clean_rows.Rows` for these and the next two.
         per_volume: how many of them each volume is seen under; None takes all.

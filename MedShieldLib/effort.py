@@ -2,5 +2,5 @@
 
 # The fewest, and what --quick means: a probe, and one that votes.
 QUICK = 2
-# As many as the families of `reformer.choose` have.
+# As many as the families of `families.choose` have.
 ALL = 6

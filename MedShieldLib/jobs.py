@@ -106,7 +106,7 @@ class CalibrateJob:
     def run(self, control: Control) -> Calibration:
         """Raises InputError or Cancelled; writes the whole file or nothing."""
         from MedShieldLib.calibration import calibrate
-        from MedShieldLib.reformer import choose
+        from MedShieldLib.families import choose
         from MedShieldLib.targets import load_target
 
         require_new_file(self.out, self.force)

@@ -17,8 +17,8 @@ from MedShieldLib.calibration import Calibration, SecondOpinion
 from MedShieldLib.clean_rows import Row, Rows
 from MedShieldLib.detector import PROFILE_EDGES, disagreement
 from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.families import BESIDE_NUDGES, NUDGES
 from MedShieldLib.observation import IsCancelled, Progress
-from MedShieldLib.reformer import BESIDE_NUDGES, NUDGES
 from MedShieldLib.targets.base import Target, answer_of
 from MedShieldLib.versions import Source, votes
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MedShieldLib import heap, reformer, shifts
+from MedShieldLib import families, heap, shifts
 from MedShieldLib.calibration import Calibration, calibrate
 from MedShieldLib.errors import InputError
 from MedShieldLib.result import CheckResult
@@ -54,8 +54,8 @@ def shields(target: Target, volume: Volume) -> tuple[Shield, Shield]:
     try:
         calibration = Calibration.shipped(target)
     except InputError:
-        family = reformer.choose(target, [volume])
-        calibration = calibrate(target, [("the volume", volume)], family, augmentations=[shifts.none])
+        versions = families.choose(target, [volume])
+        calibration = calibrate(target, [("the volume", volume)], versions, augmentations=[shifts.none])
     else:
         target.probabilities(volume)  # the first inference of a TorchScript network compiles it
     still = replace(calibration, disagreements=0 * calibration.disagreements)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from MedShieldLib import reformer, versions
+from MedShieldLib import families, versions
 from MedShieldLib.calibration import Calibration, SecondOpinion, calibrate
 from MedShieldLib.clean_rows import Rows
 from MedShieldLib.errors import Cancelled, InputError
@@ -190,12 +190,12 @@ def _joined_opinion(parts: list[SecondOpinion]) -> SecondOpinion | None:
 
 
 def _family(setting: Setting) -> tuple[versions.Version, ...]:
-    path = setting.folder / f"versions-{reformer.REVISION}.json"
+    path = setting.folder / f"versions-{families.REVISION}.json"
     if not path.exists():
         if setting.cancelled():
             raise Cancelled
         volumes = [volume for _, volume in setting.clean]
-        chosen = reformer.choose(
+        chosen = families.choose(
             setting.target, volumes, seed=setting.seed, progress=setting.progress, cancelled=setting.cancelled
         )
         write_text(path, json.dumps([versions.to_json(version) for version in chosen]))

@@ -17,9 +17,9 @@ import numpy as np
 
 from MedShieldLib.calibration import Calibration, calibrate
 from MedShieldLib.clean_rows import Rows
+from MedShieldLib.families import choose
 from MedShieldLib.observation import Progress
 from MedShieldLib.recalibration import with_nudges, with_second_opinion
-from MedShieldLib.reformer import choose
 from MedShieldLib.targets import brain_tissue
 from MedShieldLib.targets.base import Target
 from MedShieldLib.targets.brain_tissue import SPACING_MM

@@ -306,7 +306,7 @@ def test_two_profiles_are_no_band(small_calibration: Calibration) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["calibration", "recalibration", "reformer", "detector", "observation", "shield"]
+    "module", ["calibration", "recalibration", "families", "reformer", "detector", "observation", "shield"]
 )
 def test_nothing_that_decides_ever_sees_an_attack(module: str) -> None:
     """Neither here nor in anything that is imported from here, at the top of a file or inside a function."""

@@ -1,0 +1,154 @@
+"""The family of versions: chosen on clean volumes, for what the target tolerates and how steady it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from MedShieldLib import Volume, effort, families
+from MedShieldLib.errors import Cancelled
+from MedShieldLib.observation import observe
+from MedShieldLib.symmetry import Symmetry
+from MedShieldLib.targets.network import NetworkTarget
+from MedShieldLib.versions import Diffusion, Moved, Probe, Version, nudges, votes
+from MedShieldLib.volume import Structure
+
+Heads = list[tuple[str, Volume]]
+
+
+def kinds(family: tuple[Version, ...]) -> list[type]:
+    return [type(version) for version in family]
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any target counts as steady under nudges."""
+    monkeypatch.setattr(Symmetry, "STEADY", np.inf)
+
+
+class Gentle(torch.nn.Module):
+    """Answers in proportion to the intensity, so that small steps either way move the answer alike."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x), 2 * (x - 0.45)], dim=1)
+
+
+def test_a_target_that_answers_opposite_nudges_alike_gets_three_filters_a_place_and_both(
+    small_heads: Heads,
+) -> None:
+    target, volumes = sharp_target(Gentle()), [volume for _, volume in small_heads[:3]]
+    assert families.steady_under_nudges(target, volumes)
+    family = families.choose(target, volumes)
+    assert len(family) == effort.ALL and nudges(family) == 2
+    assert all(votes(version) for version in family[:4])
+
+
+def test_one_that_does_not_gets_other_places_and_a_probe(
+    small_target: NetworkTarget, small_heads: Heads
+) -> None:
+    volumes = [volume for _, volume in small_heads[:3]]
+    assert not families.steady_under_nudges(small_target, volumes)
+    family = families.choose(small_target, volumes)
+    assert len(family) == effort.ALL and nudges(family) == 0
+    assert kinds(family)[3:] == [Moved, Moved, Probe]
+    assert all(kind not in (Moved, Probe) for kind in kinds(family)[:3])
+
+
+def test_the_families_differ_in_what_nudges_replace_alone(
+    small_target: NetworkTarget, small_heads: Heads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volumes = [volume for _, volume in small_heads[:2]]
+    probed = families.choose(small_target, volumes)
+    monkeypatch.setattr(Symmetry, "STEADY", np.inf)
+    assert families.choose(small_target, volumes) == (*probed[:4], *families.NUDGES)
+
+
+def test_a_stricter_tolerance_chooses_milder_filters_in_order_of_their_harm(
+    small_target: NetworkTarget, small_heads: Heads
+) -> None:
+    volumes = [volume for _, volume in small_heads[:2]]
+
+    def harm(version: Version) -> float:
+        seen = [observe(small_target, volume, (version,), seed=9) for volume in volumes]
+        return float(np.mean([one.disagreements for one in seen]))
+
+    strict, lax = (families.choose(small_target, volumes, tolerance=t) for t in (0.02, 0.3))
+    assert sum(map(harm, strict[:3])) < sum(map(harm, lax[:3]))
+    harms = [harm(version) for version in lax[:3]]
+    assert harms[0] < harms[2]
+
+
+def test_a_target_that_tolerates_nothing_is_still_shown_the_weakest_filter_and_six_versions(
+    small_target: NetworkTarget, small_heads: Heads
+) -> None:
+    family = families.choose(small_target, [small_heads[0][1]], tolerance=0.0)
+    weakest = Diffusion(0.05)
+    assert family[:3] == (weakest, Moved(3, False), Moved(3, True)) and len(family) == effort.ALL
+    assert set(family[3:5]) == {Moved(3, False, weakest), Moved(3, True, weakest)}
+    assert isinstance(family[5], Probe)
+
+
+class SeesEveryPlaceAlike(torch.nn.Module):
+    """A sharp threshold voxel by voxel: no stride, and no mercy on filters."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x), 60 * (x - 0.45)], dim=1)
+
+
+class TakesOneSideForAnother(torch.nn.Module):
+    """The same on every second voxel, and on the left half alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        coarse = torch.nn.functional.avg_pool3d(x, 2)
+        seen = torch.nn.functional.interpolate(coarse, x.shape[2:])
+        left = torch.arange(x.shape[-1]) < x.shape[-1] // 2
+        return torch.cat([torch.zeros_like(x), 20 * (seen - 0.45) * left - 5.0 * ~left], dim=1)
+
+
+class EdgesOnOneSide(torch.nn.Module):
+    """What is brighter than its neighbour on the left: no stride, but left and right are different."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x), 60 * (x - torch.roll(x, 2, -1) - 0.2)], dim=1)
+
+
+def sharp_target(network: torch.nn.Module) -> NetworkTarget:
+    """On the voxels of the small heads, so that shifts fit them."""
+    return NetworkTarget("sharp", network, (Structure(1, "Head", (1.0, 1.0, 1.0)),), "00", (1.5, 1.5, 2.0))
+
+
+def test_where_a_network_does_not_notice_places_filters_vote_in_their_stead(small_heads: Heads) -> None:
+    target, volumes = sharp_target(SeesEveryPlaceAlike()), [volume for _, volume in small_heads[:2]]
+    family = families.choose(target, volumes, tolerance=0.0)
+    voters = [version for version in family if votes(version)]
+    assert len(voters) == len(set(voters)) == 5 and kinds(family)[5] is Probe
+    assert Moved not in kinds(family)[:3]
+    assert all(version.mirror and version.inner for version in voters if isinstance(version, Moved))
+    assert max(kinds(family)[:3].count(kind) for kind in kinds(family)[:3]) <= 2
+
+
+def test_a_network_that_tells_left_from_right_has_no_mirror_among_its_voters(small_heads: Heads) -> None:
+    target, volumes = sharp_target(TakesOneSideForAnother()), [volume for _, volume in small_heads[:2]]
+    family = families.choose(target, volumes)
+    moved = [version for version in family if isinstance(version, Moved)]
+    assert len(family) == effort.ALL and moved[0] == Moved(3, False)
+    assert not any(version.mirror for version in moved) and Probe(Moved(3, True)) in family
+
+
+@pytest.mark.usefixtures("steady")
+def test_a_mirror_without_a_vote_makes_room_for_nudges(small_heads: Heads) -> None:
+    target, volumes = sharp_target(TakesOneSideForAnother()), [volume for _, volume in small_heads[:2]]
+    family = families.choose(target, volumes)
+    assert len(family) == effort.ALL and nudges(family) == 2
+    assert all(votes(version) for version in family[:4])
+
+
+def test_a_strideless_network_that_tells_left_from_right_is_not_mirrored_at_all(small_heads: Heads) -> None:
+    family = families.choose(sharp_target(EdgesOnOneSide()), [small_heads[0][1]], tolerance=0.0)
+    assert len(family) == effort.ALL and Moved not in kinds(family)
+
+
+def test_choosing_can_be_cancelled(small_target: NetworkTarget, small_heads: Heads) -> None:
+    with pytest.raises(Cancelled):
+        families.choose(small_target, [small_heads[0][1]], cancelled=lambda: True)
