@@ -101,16 +101,12 @@ def choose(
     # A network without strides sees every place alike: its answer moves along, and so does an attack's.
     notices_places = trial.harm(_MOVED) > trial.harm(_PROBE)
     others = (_with_places if notices_places else _without_places)(trial, in_place)
-    begun = 1 - 1 / (len(_LADDERS) + 2)
-    if not steady_under_nudges(
-        target,
-        volumes[:: -(-len(volumes) // _ENOUGH_FOR_NUDGES)],
-        seed,
-        lambda fraction, step: progress(
-            begun + fraction * (1 - begun), f"Choosing the reformer: nudges, {step}"
-        ),
-        cancelled,
-    ):
+
+    def say(fraction: float, step: str) -> None:
+        progress(1 - (1 - fraction) / (len(_LADDERS) + 2), f"Choosing the reformer: nudges, {step}")
+
+    some = volumes[:: -(-len(volumes) // _ENOUGH_FOR_NUDGES)]
+    if not steady_under_nudges(target, some, seed, say, cancelled):
         return (*others, _PROBE)
     return (*[version for version in others if votes(version)][:BESIDE_NUDGES], *NUDGES)
 
