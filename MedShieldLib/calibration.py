@@ -26,7 +26,7 @@ from MedShieldLib.observation import IsCancelled, Progress, observe
 from MedShieldLib.result import can_alarm
 from MedShieldLib.second_opinion import matches
 from MedShieldLib.targets.base import Target
-from MedShieldLib.versions import Moved, Nudge, Version, from_json, nudges, to_json, votes
+from MedShieldLib.versions import Moved, Version, from_json, nudges, to_json, votes
 from MedShieldLib.volume import Volume
 
 SCHEMA = "medshield-calibration/2"
@@ -182,27 +182,7 @@ class Calibration:
         others = [n for n in compared if n not in first]
         kept = sorted([*first, *pushes, *others][:count])
         name = f"{self.name} ({'quick' if count == QUICK else f'{count} versions'})"
-        return replace(self.through(kept), name=name)
-
-    def through(self, kept: Sequence[int]) -> Calibration:
-        """The same clean volumes seen through some versions of the family, by their places in it."""
-        compared = range(len(self.versions) - nudges(self.versions))
-        columns = pairs(len(compared))
-        paired = combinations([n for n in kept if n in compared], 2)
-        return replace(
-            self,
-            versions=tuple(self.versions[n] for n in kept),
-            disagreements=self.disagreements[:, list(kept)],
-            dispersions=self.dispersions[:, [columns.index(pair) for pair in paired]],
-        )
-
-    def nudged(self, versions: Sequence[Nudge], disagreements: np.ndarray) -> Calibration:
-        """The same clean volumes with nudges at the end of the family, and what these did: (N, 2, S)."""
-        return replace(
-            self,
-            versions=(*self.versions, *versions),
-            disagreements=_stored(np.concatenate([self.disagreements, disagreements], 1), _FINE_DIGITS),
-        )
+        return replace(self._through(kept), name=name)
 
     def profile_band(self) -> tuple[np.ndarray, np.ndarray]:
         """5 and 95 % quantiles of the clean profiles, relative to their first shells; NaN where unknown."""
@@ -332,6 +312,18 @@ class Calibration:
             features=self.features[rows],
             profiles=self.profiles[rows],
             second=self.second and self.second.of(rows),
+        )
+
+    def _through(self, kept: Sequence[int]) -> Calibration:
+        """The same clean volumes seen through some versions of the family, by their places in it."""
+        compared = range(len(self.versions) - nudges(self.versions))
+        columns = pairs(len(compared))
+        paired = combinations([n for n in kept if n in compared], 2)
+        return replace(
+            self,
+            versions=tuple(self.versions[n] for n in kept),
+            disagreements=self.disagreements[:, list(kept)],
+            dispersions=self.dispersions[:, [columns.index(pair) for pair in paired]],
         )
 
     def _left_out(self, score: Callable[[Calibration, Calibration], np.ndarray]) -> np.ndarray:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
 
 from MedShieldLib import detector
 from MedShieldLib.clean_rows import Row, Rows
@@ -120,8 +119,8 @@ def steady_under_nudges(
 ) -> bool:
     """Whether clean volumes answer both nudges so much alike that an attack would stand out.
 
-    Judged by the median absolute deviation over volumes and benign shifts, which one unlike head, or a few,
-    do not decide. Costs nine inferences a volume.
+    Judged by the spread of the asymmetry's logarithm above its median, over volumes and benign shifts. What
+    lies below raises no alarm, so an unlike head there decides nothing. Costs nine inferences a volume.
 
     Args:
         target: the target that answers.
@@ -138,7 +137,8 @@ def steady_under_nudges(
     nudged = np.array([_nudged(row, cancelled) for row in rows.each(progress)])
     relative = nudged / np.maximum(nudged.mean(0), Symmetry.LEAST_BENIGN)
     logs = np.log(Symmetry.asymmetry(relative))
-    return float(stats.median_abs_deviation(logs, scale="normal")) <= Symmetry.STEADY
+    above = np.maximum(logs - np.median(logs), 0)
+    return float(np.sqrt(2 * np.mean(above**2))) <= Symmetry.STEADY  # twice: half of all lie above
 
 
 def _nudged(row: Row, cancelled: IsCancelled) -> list[np.ndarray]:

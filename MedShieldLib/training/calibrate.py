@@ -2,8 +2,7 @@
 
 Run as `python -m MedShieldLib.training.calibrate DATA --work WORK` for the reference target, with the WORK of
 `training.validate`, or with `--target deepbet`; DATA is laid out as for training. With `--second-opinion`
-another target is asked as well. `--onto FILE` adds what a calibration made by the same arguments lacks:
-nudges, and the second opinion.
+another target is asked as well; `--onto FILE` adds its opinion to a calibration made by the same arguments.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from MedShieldLib.calibration import Calibration, calibrate
 from MedShieldLib.clean_rows import Rows
 from MedShieldLib.families import choose
 from MedShieldLib.observation import Progress
-from MedShieldLib.recalibration import with_nudges, with_second_opinion
+from MedShieldLib.recalibration import with_second_opinion
 from MedShieldLib.targets import brain_tissue
 from MedShieldLib.targets.base import Target
 from MedShieldLib.targets.brain_tissue import SPACING_MM
@@ -28,7 +27,6 @@ from MedShieldLib.training.augment import brain
 from MedShieldLib.training.data import Subject, load_subjects
 from MedShieldLib.training.train import Recipe
 from MedShieldLib.training.validate import left_out
-from MedShieldLib.versions import nudges
 from MedShieldLib.volume import Volume
 
 _SHIPPED = Path(__file__).parents[1] / "data"
@@ -85,22 +83,14 @@ def calibrate_shipped(
     return _with_new_heads_contradictions(calibration)
 
 
-def completed(
+def with_opinion(
     calibration: Calibration,
     rows: Rows,
-    second: Target | None,
+    second: Target,
     progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
-    """A calibration of `calibrate_shipped` with nudges, and with a second opinion if one is asked.
-
-    Nothing of what it holds is redone.
-    """
-    if not nudges(calibration.versions):
-        calibration = with_nudges(calibration, rows, progress=progress)
-    if second is None:
-        return calibration
-    calibration = with_second_opinion(calibration, rows, second, progress=progress)
-    return _with_new_heads_contradictions(calibration)
+    """A calibration of `calibrate_shipped` with a second opinion of the same volumes, nothing redone."""
+    return _with_new_heads_contradictions(with_second_opinion(calibration, rows, second, progress=progress))
 
 
 def _with_new_heads_contradictions(calibration: Calibration) -> Calibration:
@@ -150,9 +140,11 @@ def main() -> None:
     )
     parser.add_argument("--only", type=int, nargs="+", default=(), help="folds to use, from 0; default: all")
     parser.add_argument("--second-opinion", metavar="TARGET", help="another target to ask as well")
-    parser.add_argument("--onto", type=Path, help="a calibration to add nudges and its opinion to")
+    parser.add_argument("--onto", type=Path, help="a calibration to which its opinion is added")
     arguments = parser.parse_args()
 
+    if arguments.onto and not arguments.second_opinion:
+        parser.error("--onto adds a second opinion; name who gives it with --second-opinion.")
     if arguments.work and arguments.target != brain_tissue.NAME:
         parser.error(f"--work holds networks of {brain_tissue.NAME}; leave it out for {arguments.target}.")
 
@@ -163,9 +155,9 @@ def main() -> None:
     others = trained_without(arguments.data, arguments.work, arguments.only, say) if arguments.work else {}
     target = load_target(arguments.target)
     second = load_target(arguments.second_opinion) if arguments.second_opinion else None
-    if arguments.onto:
+    if arguments.onto and second:
         rows = Rows(target, volumes, per_volume=_SHIFTS_PER_HEAD, stand_ins=others)
-        calibration = completed(Calibration.load(arguments.onto), rows, second, say)
+        calibration = with_opinion(Calibration.load(arguments.onto), rows, second, say)
     else:
         calibration = calibrate_shipped(target, volumes, others, second, say)
     calibration.save(arguments.out or _SHIPPED / f"{arguments.target}.calibration.json")

@@ -11,6 +11,7 @@ from MedShieldLib.errors import Cancelled
 from MedShieldLib.observation import observe
 from MedShieldLib.symmetry import Symmetry
 from MedShieldLib.targets.network import NetworkTarget
+from MedShieldLib.targets.window import Window
 from MedShieldLib.versions import Diffusion, Moved, Probe, Version, nudges, votes
 from MedShieldLib.volume import Structure
 
@@ -28,16 +29,18 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Gentle(torch.nn.Module):
-    """Answers in proportion to the intensity, so that small steps either way move the answer alike."""
+    """Answers in proportion to the intensity: small steps either way move the answer alike."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([torch.zeros_like(x), 2 * (x - 0.45)], dim=1)
+        return torch.cat([torch.zeros_like(x), 0.3 * (x - 0.45)], dim=1)
 
 
 def test_a_target_that_answers_opposite_nudges_alike_gets_three_filters_a_place_and_both(
     small_heads: Heads,
 ) -> None:
-    target, volumes = sharp_target(Gentle()), [volume for _, volume in small_heads[:3]]
+    # A window that clips nothing: what is clipped moves one way alone.
+    target = sharp_target(Gentle(), Window(-1000, 3000, fixed=True))
+    volumes = [volume for _, volume in small_heads[:3]]
     assert families.steady_under_nudges(target, volumes)
     family = families.choose(target, volumes)
     assert len(family) == effort.ALL and nudges(family) == 2
@@ -113,9 +116,10 @@ class EdgesOnOneSide(torch.nn.Module):
         return torch.cat([torch.zeros_like(x), 60 * (x - torch.roll(x, 2, -1) - 0.2)], dim=1)
 
 
-def sharp_target(network: torch.nn.Module) -> NetworkTarget:
+def sharp_target(network: torch.nn.Module, window: Window | None = None) -> NetworkTarget:
     """On the voxels of the small heads, so that shifts fit them."""
-    return NetworkTarget("sharp", network, (Structure(1, "Head", (1.0, 1.0, 1.0)),), "00", (1.5, 1.5, 2.0))
+    structures = (Structure(1, "Head", (1.0, 1.0, 1.0)),)
+    return NetworkTarget("sharp", network, structures, "00", (1.5, 1.5, 2.0), window=window)
 
 
 def test_where_a_network_does_not_notice_places_filters_vote_in_their_stead(small_heads: Heads) -> None:

@@ -15,12 +15,11 @@ pytest.importorskip("nilearn")
 
 from MedShieldLib.clean_rows import Rows  # noqa: E402
 from MedShieldLib.errors import Cancelled, InputError  # noqa: E402
-from MedShieldLib.symmetry import Symmetry  # noqa: E402
 from MedShieldLib.targets.brain_tissue import WEIGHTS, build_network, network_of, target_of  # noqa: E402
 from MedShieldLib.targets.network import NetworkTarget  # noqa: E402
 from MedShieldLib.training import augment, consistency, hardening, precision, robust, validate  # noqa: E402
 from MedShieldLib.training.augment import sample  # noqa: E402
-from MedShieldLib.training.calibrate import as_if_new, calibrate_shipped, completed  # noqa: E402
+from MedShieldLib.training.calibrate import as_if_new, calibrate_shipped, with_opinion  # noqa: E402
 from MedShieldLib.training.data import (  # noqa: E402
     CSF,
     GREY,
@@ -32,7 +31,6 @@ from MedShieldLib.training.data import (  # noqa: E402
 )
 from MedShieldLib.training.train import Phase, Recipe, _of_hardened, train  # noqa: E402
 from MedShieldLib.training.validate import cross_validate, left_out, score, table  # noqa: E402
-from MedShieldLib.versions import nudges  # noqa: E402
 
 SHORT = Recipe(
     phases=(
@@ -239,26 +237,23 @@ def test_a_folder_without_labelled_heads_is_refused(tmp_path: Path) -> None:
         load_subjects(tmp_path)
 
 
-def test_a_shipped_calibration_gets_later_what_it_lacks(small_target, small_heads, monkeypatch):
+def test_shipped_calibration_gets_its_second_opinion_later(small_target, small_heads):
     """What `--onto` does: the same volumes, shifts and stand-ins, and none of the rows again."""
     second = NetworkTarget("second", small_target.network, small_target.structures, "02", (4.0, 4.0, 4.0))
     coarse = NetworkTarget("coarse", small_target.network, small_target.structures, "01", (4.0, 4.0, 4.0))
     heads, stand_ins = small_heads[:3], {"head 1": coarse}
-    monkeypatch.setattr(Symmetry, "STEADY", np.inf)
     at_once = calibrate_shipped(small_target, heads, stand_ins, second)
-    rows = Rows(small_target, heads, per_volume=4, stand_ins=stand_ins)
-    compared = at_once.through(range(len(at_once.versions) - nudges(at_once.versions)))
-    assert nudges(at_once.versions) and not nudges(compared.versions)
-    assert completed(replace(compared, second=None), rows, second).sha256 == at_once.sha256
-    assert completed(compared, rows, None).sha256 == at_once.sha256  # an opinion that is there stays
-
-    by_itself = Rows(small_target, heads, per_volume=4)  # stand-ins are not always kept
     alone = replace(at_once, second=None)
-    added = completed(alone, by_itself, second)
-    assert added.sha256 != at_once.sha256 and replace(added, second=None).sha256 == alone.sha256
+
+    def rows(heads, stand_ins=None) -> Rows:
+        return Rows(small_target, heads, per_volume=4, stand_ins=stand_ins)
+
+    assert with_opinion(alone, rows(heads, stand_ins), second).sha256 == at_once.sha256
+    by_itself = with_opinion(alone, rows(heads), second)  # stand-ins are not always kept
+    assert by_itself.sha256 != at_once.sha256 and replace(by_itself, second=None).sha256 == alone.sha256
     others = [(name, volume) for (name, _), (_, volume) in zip(heads, small_heads[2:5], strict=True)]
     with pytest.raises(InputError, match="head 0"):
-        completed(alone, Rows(small_target, others, per_volume=4), second)
+        with_opinion(alone, rows(others), second)
 
 
 @pytest.mark.parametrize(("capability", "half"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
