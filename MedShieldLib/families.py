@@ -80,12 +80,12 @@ def choose(
 
     Args:
         target: the target that answers.
-        volumes: clean ones. The first three cost up to about twenty-five inferences each, and twelve of
-            all, evenly spaced, nine.
+        volumes: clean ones. The first three cost up to about twenty-five inferences each, and up to
+            twelve of all, evenly spaced, nine more.
         tolerance: mean clean disagreement that a version may cause.
         seed: of the draws.
         progress: called as progress(fraction, step).
-        cancelled: asked before every version.
+        cancelled: asked before every inference.
 
     Raises:
         Cancelled: when `cancelled()` says so.
@@ -144,13 +144,14 @@ def steady_under_nudges(
 def _nudged(row: Row, cancelled: IsCancelled) -> list[np.ndarray]:
     """(S,) disagreements of the answer to a clean volume and those to both nudges of it."""
     source = Source(row.volume, row.target.grid(row.volume), row.target.finest_mm, row.seed)
-    answer, found = row.target.probabilities(row.volume), []
-    for nudge in NUDGES:
+
+    def ask(volume: Volume) -> np.ndarray:
         if cancelled():
             raise Cancelled
-        drawn = nudge.draw(source, np.random.default_rng(row.seed))
-        found.append(detector.disagreement(answer, row.target.probabilities(drawn.volume)))
-    return found
+        return row.target.probabilities(volume)
+
+    answer, rng = ask(row.volume), np.random.default_rng(row.seed)
+    return [detector.disagreement(answer, ask(nudge.draw(source, rng).volume)) for nudge in NUDGES]
 
 
 def _with_places(trial: _Trial, tolerated: list[Filter]) -> list[Version]:
