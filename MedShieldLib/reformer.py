@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from MedShieldLib import slabs
+from MedShieldLib.families import choose as choose  # callers were told to find it here
 
 # The vote replaces an answer that is so many times as far from it as the versions' answers are, in a
 # neighbourhood of so many cells; they count as apart by so much in probability wherever they agree.
