@@ -104,27 +104,27 @@ def choose(
     def say(fraction: float, step: str) -> None:
         progress(1 - (1 - fraction) / (len(_LADDERS) + 2), f"Choosing the reformer: nudges, {step}")
 
-    some = volumes[:: -(-len(volumes) // _ENOUGH_FOR_NUDGES)]
-    if not steady_under_nudges(target, some, seed, say, cancelled):
+    if asymmetry_spread(target, volumes, seed, say, cancelled) > Symmetry.STEADY:
         return (*others, _PROBE)
     return (*[version for version in others if votes(version)][:BESIDE_NUDGES], *NUDGES)
 
 
-def steady_under_nudges(
+def asymmetry_spread(
     target: Target,
     volumes: Sequence[Volume],
     seed: int = 0,
     progress: Progress = lambda fraction, step: None,
     cancelled: IsCancelled = lambda: False,
-) -> bool:
-    """Whether clean volumes answer both nudges so much alike that an attack would stand out.
+) -> float:
+    """How unlike clean volumes answer to two opposite nudges: little, and an attack stands out.
 
-    Judged by the spread of the asymmetry's logarithm above its median, over volumes and benign shifts. What
-    lies below raises no alarm, so an unlike head there decides nothing. Costs nine inferences a volume.
+    The spread of the asymmetry's logarithm above its median, over volumes and benign shifts, equal to the
+    standard deviation where it is symmetric. What lies below raises no alarm, so an unlike head there decides
+    nothing.
 
     Args:
         target: the target that answers.
-        volumes: clean ones.
+        volumes: clean ones; up to twelve of them, evenly spaced, cost nine inferences each.
         seed: of the shifts and of the draws.
         progress: called as progress(fraction, step).
         cancelled: asked before every inference.
@@ -132,13 +132,14 @@ def steady_under_nudges(
     Raises:
         Cancelled: when `cancelled()` says so.
     """
-    named = [(f"volume {n}", volume) for n, volume in enumerate(volumes, 1)]
+    some = volumes[:: max(1, -(-len(volumes) // _ENOUGH_FOR_NUDGES))]
+    named = [(f"volume {n}", volume) for n, volume in enumerate(some, 1)]
     rows = Rows(target, named, per_volume=_STATES, seed=seed)
     nudged = np.array([_nudged(row, cancelled) for row in rows.each(progress)])
     relative = nudged / np.maximum(nudged.mean(0), Symmetry.LEAST_BENIGN)
     logs = np.log(Symmetry.asymmetry(relative))
     above = np.maximum(logs - np.median(logs), 0)
-    return float(np.sqrt(2 * np.mean(above**2))) <= Symmetry.STEADY  # twice: half of all lie above
+    return float(np.sqrt(2 * np.mean(above**2)))  # twice: half of all lie above
 
 
 def _nudged(row: Row, cancelled: IsCancelled) -> list[np.ndarray]:

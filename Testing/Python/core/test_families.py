@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from MedShieldLib import Volume, effort, families
 from MedShieldLib.errors import Cancelled
+from MedShieldLib.evaluation import steadiness
 from MedShieldLib.observation import observe
 from MedShieldLib.symmetry import Symmetry
 from MedShieldLib.targets.network import NetworkTarget
@@ -41,7 +44,7 @@ def test_a_target_that_answers_opposite_nudges_alike_gets_three_filters_a_place_
     # A window that clips nothing: what is clipped moves one way alone.
     target = sharp_target(Gentle(), Window(-1000, 3000, fixed=True))
     volumes = [volume for _, volume in small_heads[:3]]
-    assert families.steady_under_nudges(target, volumes)
+    assert families.asymmetry_spread(target, volumes) < Symmetry.STEADY
     family = families.choose(target, volumes)
     assert len(family) == effort.ALL and nudges(family) == 2
     assert all(votes(version) for version in family[:4])
@@ -51,7 +54,7 @@ def test_one_that_does_not_gets_other_places_and_a_probe(
     small_target: NetworkTarget, small_heads: Heads
 ) -> None:
     volumes = [volume for _, volume in small_heads[:3]]
-    assert not families.steady_under_nudges(small_target, volumes)
+    assert families.asymmetry_spread(small_target, volumes) > Symmetry.STEADY
     family = families.choose(small_target, volumes)
     assert len(family) == effort.ALL and nudges(family) == 0
     assert kinds(family)[3:] == [Moved, Moved, Probe]
@@ -156,3 +159,47 @@ def test_a_strideless_network_that_tells_left_from_right_is_not_mirrored_at_all(
 def test_choosing_can_be_cancelled(small_target: NetworkTarget, small_heads: Heads) -> None:
     with pytest.raises(Cancelled):
         families.choose(small_target, [small_heads[0][1]], cancelled=lambda: True)
+
+
+@pytest.mark.parametrize(("jump", "counts"), [(3.0, True), (1 / 3, False)])
+def test_one_volume_that_answers_the_step_back_more_is_too_many_and_one_that_answers_it_less_is_not(
+    small_target: NetworkTarget,
+    small_heads: Heads,
+    monkeypatch: pytest.MonkeyPatch,
+    jump: float,
+    counts: bool,
+) -> None:
+    ratios = iter([jump, *np.linspace(0.99, 1.01, 8)])
+    monkeypatch.setattr(families, "_nudged", lambda row, cancelled: np.array([[next(ratios)], [1.0]]))
+    spread = families.asymmetry_spread(small_target, [volume for _, volume in small_heads[:3]])
+    assert (spread > Symmetry.STEADY) == counts
+
+
+def test_the_spread_is_the_standard_deviation_of_what_is_symmetric(
+    small_target: NetworkTarget, small_heads: Heads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = np.linspace(-0.3, 0.3, 15)
+    each = iter(np.exp(logs))
+    monkeypatch.setattr(families, "_nudged", lambda row, cancelled: np.array([[next(each)], [1.0]]))
+    monkeypatch.setattr(Symmetry, "LEAST", 0.0)
+    spread = families.asymmetry_spread(small_target, [volume for _, volume in small_heads])
+    assert spread == pytest.approx(logs.std())
+
+
+def test_a_command_tells_how_steady_targets_are(
+    small_target: NetworkTarget,
+    small_heads: Heads,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "volumes").mkdir()
+    for name, volume in small_heads:
+        volume.write(tmp_path / "volumes" / f"{name.replace(' ', '-')}.nii.gz")
+    monkeypatch.setattr(steadiness, "load", lambda name, data: small_target)
+    found = steadiness.line("by-intensity", tmp_path)
+    assert "no nudges" in found and "over 3 heads" in found  # two of five are for tests
+    monkeypatch.setattr("sys.argv", ["steadiness", str(tmp_path / "nowhere"), "by-intensity"])
+    assert steadiness.main() == 2
+    error = capsys.readouterr().err
+    assert "nowhere" in error and error.count("\n") == 1
