@@ -43,7 +43,7 @@ _LADDERS: tuple[tuple[Filter, ...], ...] = (
 )
 # Even out differences of an attack's size, and hardly any edge of the anatomy; and the opposite.
 NUDGES = (Nudge(0.05, against=False), Nudge(0.05, against=True))
-BESIDE_NUDGES = 4
+_BESIDE_NUDGES = 4
 # Evens out as little; where nudges tell too little, it alone is evidence.
 _PROBE = Probe(Diffusion(0.025))
 _BESIDE_PROBE = 5
@@ -106,7 +106,7 @@ def choose(
 
     if asymmetry_spread(target, volumes, seed, say, cancelled) > Symmetry.STEADY:
         return (*others, _PROBE)
-    return (*[version for version in others if votes(version)][:BESIDE_NUDGES], *NUDGES)
+    return (*[version for version in others if votes(version)][:_BESIDE_NUDGES], *NUDGES)
 
 
 def asymmetry_spread(

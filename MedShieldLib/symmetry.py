@@ -3,7 +3,7 @@
 An answer bends little on so short a way: fine detail of a clean scan moves it alike, taken away or added once
 more. An attack has gone as far as it may towards what misleads the target most: one step back and the answer
 returns, one step on and hardly anything is left to gain. The ratio of both needs no scale of the scan, and
-hardly differs between subjects, scanners and contrasts.
+with targets that are steady hardly differs between subjects, scanners and contrasts.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Symmetry:
     LEAST_BENIGN = 1e-5
     # Clean volumes differ at least so much in the logarithm of the asymmetry, whatever a few of them show.
     LEAST_SPREAD = 0.02
-    # Where they differ by more, as those of a target do whose answers bend by themselves, an attack has to be
-    # far out to be seen by this, and the inferences are better spent otherwise.
+    # Where they differ by more than this, as those of a target do whose answers bend by themselves, an attack
+    # has to be far out to be seen, and the inferences are better spent otherwise.
     STEADY = 0.035
     # The larger of two scores is further out than one alone. With so many spreads less, it is seldom this one
     # on clean volumes, so that what this one does not see is not lost; attacks that it sees are beyond four.

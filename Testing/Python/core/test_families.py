@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedShieldLib import Volume, effort, families
+from MedShieldLib import Volume, effort, families, reformer
 from MedShieldLib.errors import Cancelled
 from MedShieldLib.evaluation import steadiness
 from MedShieldLib.observation import observe
@@ -203,3 +203,16 @@ def test_a_command_tells_how_steady_targets_are(
     assert steadiness.main() == 2
     error = capsys.readouterr().err
     assert "nowhere" in error and error.count("\n") == 1
+
+
+def test_of_many_volumes_nudges_are_tried_on_twelve_at_most(
+    small_target: NetworkTarget, small_heads: Heads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(families, "_nudged", lambda row, cancelled: asked.append(row) or np.ones((2, 1)))
+    families.asymmetry_spread(small_target, [volume for _, volume in small_heads] * 5)
+    assert len(asked) == 3 * 9  # every third of twenty-five volumes, each in three states
+
+
+def test_families_are_still_chosen_where_callers_were_told_to() -> None:
+    assert reformer.choose is families.choose
