@@ -17,8 +17,8 @@ from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from harness.application import DicomDatabase, boot, finish, load_module, spin  # noqa: E402
+from harness.application import DicomDatabase, boot, finish, load_module, spin, unload  # noqa: E402
 
 MODULE = Path(__file__).resolve().parents[2] / "MedShield" / "MedShield.py"
 
-__all__ = ["MODULE", "DicomDatabase", "boot", "finish", "load_module", "spin"]
+__all__ = ["MODULE", "DicomDatabase", "boot", "finish", "load_module", "spin", "unload"]

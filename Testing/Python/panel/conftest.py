@@ -49,7 +49,7 @@ def panel(app, tmp_path):
     holder.show()
     yield panel
     slicer.modules.MedShieldWidget.cleanup()
-    holder.deleteLater()
+    harness.unload(holder)
 
 
 @pytest.fixture(scope="session")
