@@ -7,10 +7,13 @@ from scipy import ndimage
 
 from MedShieldLib import slabs
 from MedShieldLib.families import choose as choose  # callers were told to find it here
+from MedShieldLib.masks import bounding_box
 
 # The vote replaces an answer that is so many times as far from it as the versions' answers are, in a
 # neighbourhood of so many cells; they count as apart by so much in probability wherever they agree.
 FAR, NEIGHBOURHOOD, LEAST_SCATTER = 1.5, 7, 0.005
+# An answer as close to the vote as this is the same: how far others around it are apart makes no difference.
+_SAME = 0.001
 
 
 def repaired(
@@ -49,7 +52,8 @@ def standing_alone(
     Filters move every border a little, and the answers to all versions alike scatter about it; there the
     answer to the volume itself is the better one. An attack leaves that answer alone outside. Distances are
     root mean squares over a neighbourhood: 0 up to the versions' own, 1 from `FAR` times that on. The surer
-    an attack, the less far it takes: `share` is taken off either bound.
+    an attack, the less far it takes: `share` is taken off either bound. Only the box around all cells whose
+    answer is not the same as the vote is looked at: 0 elsewhere.
 
     Args:
         vote: (C, K', J', I'), the mean of the versions' answers.
@@ -64,7 +68,14 @@ def standing_alone(
         np.einsum("ckji,ckji->kji", distance, distance, out=apart[rows])
 
     slabs.each(answer, measure, axis=1)
-    own, usual = _nearby(apart), _nearby(scatter.copy())
+    differs = apart > _SAME**2
+    if not differs.any():
+        return np.zeros_like(apart)
+    box = bounding_box(differs)
+    around = tuple(
+        slice(max(0, side.start - NEIGHBOURHOOD // 2), side.stop + NEIGHBOURHOOD // 2) for side in box
+    )
+    own, usual = _nearby(apart[around].copy()), _nearby(scatter[around].copy())
 
     def weigh(rows: slice) -> None:
         # The filter's rounding may leave a little less than nothing.
@@ -72,7 +83,10 @@ def standing_alone(
         np.clip((ratio - np.float32(1 - share)) / np.float32(FAR - 1), 0, 1, out=own[rows])
 
     slabs.each(own, weigh)
-    return own
+    inner = tuple(slice(b.start - a.start, b.stop - a.start) for a, b in zip(around, box, strict=True))
+    apart.fill(0)
+    apart[box] = own[inner]
+    return apart
 
 
 def _nearby(x: np.ndarray) -> np.ndarray:

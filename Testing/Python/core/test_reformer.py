@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from MedShieldLib import Volume, detector, reformer
 from MedShieldLib.calibration import Calibration
@@ -77,6 +78,23 @@ def test_a_repair_takes_the_vote_where_the_answer_stands_alone_and_leaves_the_re
     np.testing.assert_array_equal(
         reformer.repaired(vote.copy(), stacked[-1], np.zeros_like(where)), np.clip(stacked[-1], 0, 1)
     )
+
+
+@pytest.mark.parametrize("corner", [(0, 0, 0), (10, 2, 13)])
+def test_only_the_part_that_differs_is_looked_at_and_found_as_in_the_whole(corner: tuple) -> None:
+    rng = np.random.default_rng(0)
+    block = tuple(slice(c, c + 9) for c in corner)
+    vote, scatter = np.full((2, 30, 28, 26), 0.5, np.float32), rng.uniform(0, 0.002, (30, 28, 26))
+    answer = vote.copy()
+    answer[(slice(None), *block)] += np.float32(0.1) * rng.standard_normal((2, 9, 9, 9)).astype(np.float32)
+    where = reformer.standing_alone(vote, answer, scatter.astype(np.float32))
+    near = [ndimage.uniform_filter(x, 7, mode="nearest") for x in (((answer - vote) ** 2).sum(0), scatter)]
+    ratio = np.sqrt(np.maximum(near[0], 0) / (near[1] + reformer.LEAST_SCATTER**2))
+    np.testing.assert_allclose(
+        where[block], np.clip((ratio - 1) / (reformer.FAR - 1), 0, 1)[block], atol=1e-3
+    )
+    where[block] = 0
+    assert not where.any() and not reformer.standing_alone(vote, vote, scatter.astype(np.float32)).any()
 
 
 def test_where_all_versions_agree_a_small_difference_is_none() -> None:
