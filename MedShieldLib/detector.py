@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from MedShieldLib import sampling, slabs
+from MedShieldLib.fusion import Scores
 from MedShieldLib.result import Verdict
 from MedShieldLib.symmetry import Symmetry
 from MedShieldLib.targets.base import Target
@@ -37,6 +38,11 @@ _FEWEST_SUBJECTS = 3
 _USUAL_SPREAD, _USUAL_SUBJECTS = 0.12, 4
 # Scores that fewer clean volumes reach are not explained by chance alone, whatever the alarm rate.
 _RARE = 0.05
+# Versions that agree better than this share of their benign dispersion prove no more.
+LEAST_SPREAD = 0.5
+# Instability grows by this power with the distance that is not explained by the versions' own: an attack that
+# scatters them as well must not pass for a noisy scan.
+UNEXPLAINED = 0.3
 # How far answers are from each other is measured on about so many cells, evenly spaced.
 _SAMPLED_CELLS = 2**22
 # So many tell how bright a structure is.
@@ -181,6 +187,7 @@ class Normaliser:
         benign_dispersion: (P, S) the same per pair of versions.
         centre: (F,) mean novelty features.
         whitening: (F, F) inverse square root of their shrunk covariance.
+        nudges: how many of the versions, the last ones, are nudges: two, or none.
         symmetry: the scale of what two opposite nudges do, the last versions; None where the family has none.
     """
 
@@ -188,16 +195,12 @@ class Normaliser:
     benign_dispersion: np.ndarray
     centre: np.ndarray
     whitening: np.ndarray
+    nudges: int = 0
     symmetry: Symmetry | None = None
 
     # Floors keep a version that never moves a structure from turning rounding errors into evidence.
     _FLOOR = 0.005
     _SHRINKAGE = 0.2
-    # Versions that agree better than this share of their benign dispersion prove no more.
-    LEAST_SPREAD = 0.5
-    # Instability grows by this power with the distance that is not explained by the versions' own: an attack
-    # that scatters them as well must not pass for a noisy scan.
-    UNEXPLAINED = 0.3
 
     @classmethod
     def fit(
@@ -221,7 +224,7 @@ class Normaliser:
         floors[len(floors) - nudges :] = Symmetry.LEAST_BENIGN  # they are meant to do next to nothing
         benign = np.maximum(disagreements.mean(0), floors)
         benign_dispersion = np.maximum(dispersions.mean(0), cls._FLOOR)
-        scale = cls(benign, benign_dispersion, centre, whitening)
+        scale = cls(benign, benign_dispersion, centre, whitening, nudges)
         if not nudges:
             return scale
         alone = scale.standing_out(disagreements, dispersions)
@@ -260,18 +263,30 @@ class Normaliser:
         return (disagreements / self.benign)[..., -2:, :]
 
     def standing_out(self, disagreements: np.ndarray, dispersions: np.ndarray) -> np.ndarray:
-        """(...): how far the answer stands out among those to versions; quadratic mean over structures.
-
-        A small structure that vanishes counts as much as a large one, and as its ratio is large it cannot
-        hide among quiet ones; the plain maximum would do that too, but is noisier on clean volumes.
-        """
-        own = self.per_structure(disagreements) ** (1 + self.UNEXPLAINED)
-        standing_out = own / np.maximum(self.spread(dispersions), self.LEAST_SPREAD)
-        return np.sqrt((standing_out**2).mean(-1))
+        """(...): how far the answer stands out among those to versions, see `standing_out`."""
+        return standing_out(disagreements / self.benign, self.spread(dispersions), self.nudges)
 
     def novelty(self, features: np.ndarray) -> np.ndarray:
         """(...): Mahalanobis distance of the features from the clean ones."""
         return np.linalg.norm((features - self.centre) @ self.whitening.T, axis=-1)
+
+
+def standing_out(relative: Scores, spread: Scores, nudges: int) -> Scores:
+    """(...): how far an answer stands out among those to versions; quadratic mean over structures.
+
+    A small structure that vanishes counts as much as a large one, and as its ratio is large it cannot hide
+    among quiet ones; the plain maximum would do that too, but is noisier on clean volumes. Differentiable.
+
+    Args:
+        relative: (..., V, S) disagreements with the versions, relative to their mean on clean volumes.
+        spread: (..., S) how far the answers to versions are from each other, see `Normaliser.spread`.
+        nudges: how many of the versions, the last ones, are nudges. The nudge against adds fine detail, which
+            undoes no attack: where that moves an answer more than versions differ, half of it is spread too.
+    """
+    if nudges:
+        spread = spread + (relative[..., -1, :] - spread).clip(min=0) / 2
+    own = relative.mean(-2) ** (1 + UNEXPLAINED)
+    return ((own / spread.clip(min=LEAST_SPREAD)) ** 2).mean(-1) ** 0.5
 
 
 def p_value(

@@ -33,7 +33,7 @@ from MedShieldLib.versions import (
 from MedShieldLib.volume import Volume
 
 # Raise it when `choose` may choose another family: what was chosen before is not taken for it.
-REVISION = 5
+REVISION = 6
 # Of each kind, from strong to weak.
 _LADDERS: tuple[tuple[Filter, ...], ...] = (
     tuple(LowPass(c) for c in (0.35, 0.45, 0.55, 0.65, 0.75)),

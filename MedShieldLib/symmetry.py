@@ -33,7 +33,7 @@ class Symmetry:
     LEAST_SPREAD = 0.02
     # Where they differ by more than this, as those of a target do whose answers bend by themselves, an attack
     # has to be far out to be seen, and the inferences are better spent otherwise.
-    STEADY = 0.035
+    STEADY = 0.05
     # The larger of two scores is further out than one alone. With so many spreads less, it is seldom this one
     # on clean volumes, so that what this one does not see is not lost; attacks that it sees are beyond four.
     HANDICAP = 1.0

@@ -152,13 +152,11 @@ class Gate:
         """`Normaliser.instability`, differentiable: of (V, S) disagreements and (P, S) dispersions."""
         scale = self.scale
         relative = apart / torch.from_numpy(scale.benign).float()
-        own = relative.mean(0)
         if len(spread):
             wide = (spread / torch.from_numpy(scale.benign_dispersion).float()).mean(0)
         else:
-            wide = torch.ones_like(own)
-        standing_out = own ** (1 + scale.UNEXPLAINED) / wide.clamp(min=scale.LEAST_SPREAD)
-        alone = standing_out.square().mean().sqrt()
+            wide = torch.ones_like(relative[0])
+        alone = detector.standing_out(relative, wide, scale.nudges)
         if scale.symmetry is None:
             return alone
         return torch.maximum(alone, scale.symmetry.score(relative[-2:]))

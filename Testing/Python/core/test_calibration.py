@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import MedShieldLib
-from MedShieldLib import shifts
+from MedShieldLib import detector, shifts
 from MedShieldLib.calibration import Calibration, calibrate
-from MedShieldLib.detector import PROFILE_EDGES, Normaliser, pairs
+from MedShieldLib.detector import PROFILE_EDGES, pairs
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.targets.network import NetworkTarget
 from MedShieldLib.versions import LowPass, Moved, Probe, votes
@@ -273,7 +273,7 @@ def test_clean_scores_are_on_scales_that_never_saw_their_subject(small_calibrati
     mine = [subject == "head 2" for subject in small_calibration.subjects]
     disagreements[mine] *= 10
     changed = replace(small_calibration, disagreements=disagreements)
-    factor = 10 ** (1 + Normaliser.UNEXPLAINED)
+    factor = 10 ** (1 + detector.UNEXPLAINED)
     np.testing.assert_allclose(changed.instability[mine], factor * small_calibration.instability[mine])
 
 

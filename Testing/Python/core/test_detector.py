@@ -108,7 +108,7 @@ def test_a_small_structure_that_vanishes_raises_instability_though_all_others_st
     vanishing[:, 1] = 1.0
     assert scale.instability(ordinary, between) == pytest.approx(1)
     of_each = np.ones(ordinary.shape[1])
-    of_each[1] = (1 / ordinary[:, 1]).mean() ** (1 + Normaliser.UNEXPLAINED)
+    of_each[1] = (1 / ordinary[:, 1]).mean() ** (1 + detector.UNEXPLAINED)
     assert scale.instability(vanishing, between) > 10
     assert scale.instability(vanishing, between) == pytest.approx(np.sqrt((of_each**2).mean()))
 
@@ -125,9 +125,7 @@ def test_what_scatters_all_answers_alike_is_weaker_evidence_than_what_moves_one(
 def test_versions_that_agree_unusually_well_prove_no_more_than_half_the_usual_spread_does() -> None:
     scale = Normaliser.fit(*clean_evidence(50, 0))
     apart, between = scale.benign, scale.benign_dispersion
-    assert scale.instability(apart, 0 * between) == scale.instability(
-        apart, Normaliser.LEAST_SPREAD * between
-    )
+    assert scale.instability(apart, 0 * between) == scale.instability(apart, detector.LEAST_SPREAD * between)
 
 
 def test_versions_that_never_moved_a_structure_do_not_make_evidence_of_rounding_errors() -> None:

@@ -102,8 +102,21 @@ def test_a_mild_nudge_is_measured_against_its_own_clean_mean() -> None:
     clean[:, 3:] = 1e-4
     scale = Normaliser.fit(clean, np.full((20, 3, 2), 0.03), np.zeros((20, 2)), nudges=2)
     attacked = clean[0].copy()
-    attacked[3:] = 0.01
+    attacked[3] = 0.01
     assert scale.standing_out(attacked, np.full((3, 2), 0.03)) > 10
+
+
+def test_an_answer_that_fine_detail_moves_either_way_is_that_of_a_noisy_scan() -> None:
+    scale = Normaliser.fit(np.full((20, 5, 2), 0.03), np.full((20, 3, 2), 0.03), np.zeros((20, 2)), nudges=2)
+    noisy, attacked = scale.benign.copy(), scale.benign.copy()
+    noisy[3:] *= 5
+    attacked[:4] *= 5
+    usual = scale.benign_dispersion
+    assert scale.standing_out(scale.benign, usual) == pytest.approx(1)
+    assert scale.standing_out(noisy, usual) < 1.2 and scale.standing_out(attacked, usual) > 5
+    # To add to that unrest does not make an attack silent.
+    attacked[4] *= 5
+    assert scale.standing_out(attacked, usual) > 2
 
 
 def test_units_give_one_score_the_mean_and_the_spread_of_the_other() -> None:
