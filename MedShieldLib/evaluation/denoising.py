@@ -18,9 +18,9 @@ import numpy as np
 from MedShieldLib import converter
 from MedShieldLib.attacks.ssim import ssim
 from MedShieldLib.denoiser import Denoiser
-from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.heads import Role
 from MedShieldLib.evaluation.split import heads_for
+from MedShieldLib.study import exit_code
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.training.noise import Spectrum, noise
 from MedShieldLib.versions import AngularStop, Diffusion, Filter, LowPass, Median, Source, WaveletShrinkage
@@ -122,7 +122,8 @@ def seconds_for(version, edge: int = 256) -> float:
     return time.perf_counter() - begin
 
 
-def main() -> int:
+@exit_code
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, nargs="?", help="folder with volumes/; MNI152 when none is given")
@@ -130,25 +131,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--time", action="store_true", help="also time 256^3 voxels")
     arguments = parser.parse_args()
-    try:
-        # The heads on which the benchmark tests targets that were trained on none of them.
-        heads = [h for h in heads_for("deepbet-coarse", arguments.data) if h.role is Role.TEST and h.ordinary]
-        volumes = [middle(head.read()) for head in heads]
-        rows = {
-            name: [
-                quality(version, volume, arguments.level / 255, arguments.seed + n)
-                for n, volume in enumerate(volumes)
-            ]
-            for name, version in filters().items()
-        }
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    # The heads on which the benchmark tests targets that were trained on none of them.
+    heads = [h for h in heads_for("deepbet-coarse", arguments.data) if h.role is Role.TEST and h.ordinary]
+    volumes = [middle(head.read()) for head in heads]
+    rows = {
+        name: [
+            quality(version, volume, arguments.level / 255, arguments.seed + n)
+            for n, volume in enumerate(volumes)
+        ]
+        for name, version in filters().items()
+    }
     print(f"{len(volumes)} heads, noise of {arguments.level:g}/255, seed {arguments.seed}\n\n{table(rows)}")
     if arguments.time:
         for version in (Denoiser(16 / 255), Diffusion(0.09), WaveletShrinkage(0.08)):
             print(f"{version.kind}: {seconds_for(version):.1f} s for 256^3 voxels")
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Run as `python -m MedShieldLib.evaluation.false_alarms [CALIBRATION]`; the defau
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.detector import p_attack, p_value
+from MedShieldLib.study import exit_code
 
 ALPHA = 0.05
 
@@ -35,6 +37,7 @@ def left_out(
     return values
 
 
+@exit_code
 def main() -> None:
     """Command line."""
     from MedShieldLib.targets import load_target
@@ -59,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,6 +16,7 @@ import argparse
 import csv
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.baselines import write_text
 from MedShieldLib.evaluation.fitting import fit
 from MedShieldLib.evaluation.own_heads import LIST
+from MedShieldLib.study import exit_code
 from MedShieldLib.targets import window
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.volume import Volume
@@ -56,6 +58,7 @@ _WEIGHTS = (0.5, 4.0, 4.0, 8.0, 1.0, 0.5)
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
+@exit_code
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
@@ -223,4 +226,4 @@ def _dice(network: torch.nn.Module, image: torch.Tensor, labels: torch.Tensor) -
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

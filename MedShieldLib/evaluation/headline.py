@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from MedShieldLib.attacks.base import Attack
 from MedShieldLib.evaluation.metrics import mean_dice
 from MedShieldLib.result import CheckResult, Verdict
 from MedShieldLib.shield import Shield
+from MedShieldLib.study import exit_code
 from MedShieldLib.targets import DifferentiableTarget, load_target
 from MedShieldLib.volume import Volume
 
@@ -112,6 +114,7 @@ def summary(findings: list[Finding]) -> str:
     return "\n".join(f"{name}: {sum(met)} of {len(met)}" for name, met in goals.items())
 
 
+@exit_code
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -135,4 +138,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

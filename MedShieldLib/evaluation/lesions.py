@@ -23,6 +23,7 @@ from MedShieldLib.evaluation.denoising import filters
 from MedShieldLib.evaluation.heads import Role
 from MedShieldLib.evaluation.metrics import Estimate, over_subjects
 from MedShieldLib.evaluation.split import heads_for
+from MedShieldLib.study import exit_code
 from MedShieldLib.targets import Target, load_target
 from MedShieldLib.versions import Moved, Source, votes
 from MedShieldLib.volume import Volume
@@ -248,7 +249,8 @@ def _around(centre: np.ndarray, reach: np.ndarray, shape: tuple[int, ...]) -> tu
     )
 
 
-def main() -> int:
+@exit_code
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, nargs="?", help="folder with volumes/; MNI152 when none is given")
@@ -257,15 +259,10 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    try:
-        target = load_target(arguments.target)
-        findings = study(arguments.data, target, arguments.seed, lambda line: print(line, file=sys.stderr))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    target = load_target(arguments.target)
+    findings = study(arguments.data, target, arguments.seed, lambda line: print(line, file=sys.stderr))
     print(f"Filters as for target {target.name}, which sees {target.finest_mm:g} mm; seed {arguments.seed}\n")
     print(table(findings))
-    return 0
 
 
 if __name__ == "__main__":

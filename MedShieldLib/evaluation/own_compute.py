@@ -18,6 +18,7 @@ from MedShieldLib.errors import InputError
 from MedShieldLib.result import CheckResult
 from MedShieldLib.shield import Shield
 from MedShieldLib.slabs import workers
+from MedShieldLib.study import exit_code
 from MedShieldLib.targets import Target, load_target
 from MedShieldLib.volume import Volume
 
@@ -83,7 +84,8 @@ def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobytes / 1e6
 
 
-def main() -> int:
+@exit_code
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("volume", type=Path, nargs="?", help="MNI152 padded to 256^3 when none is given")
@@ -93,22 +95,15 @@ def main() -> int:
     if arguments.checks < 1:
         parser.error(f"--checks is {arguments.checks}; give 1 or more")
     heap.keep_for_reuse()  # as a check does
-    try:
-        volume = Volume.read(arguments.volume) if arguments.volume else padded_mni152()
-        size = " x ".join(map(str, volume.voxels.shape[::-1]))
-        alarmed, clean = shields(load_target(arguments.target), volume)
-        alarmed.check_and_segment(volume)
-        print(
-            f"Target {arguments.target}, {size} voxels, {workers()} threads, peak memory {peak_gb():.1f} GB"
-        )
-        for shield in (alarmed, clean):
-            checks = [shield.check_and_segment(volume) for _ in range(arguments.checks)]
-            middle = sorted(checks, key=lambda check: check.timings_s["total"])[arguments.checks // 2]
-            print(f"\nVerdict {middle.verdict.value}\n{table(middle)}", flush=True)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    volume = Volume.read(arguments.volume) if arguments.volume else padded_mni152()
+    size = " x ".join(map(str, volume.voxels.shape[::-1]))
+    alarmed, clean = shields(load_target(arguments.target), volume)
+    alarmed.check_and_segment(volume)
+    print(f"Target {arguments.target}, {size} voxels, {workers()} threads, peak memory {peak_gb():.1f} GB")
+    for shield in (alarmed, clean):
+        checks = [shield.check_and_segment(volume) for _ in range(arguments.checks)]
+        middle = sorted(checks, key=lambda check: check.timings_s["total"])[arguments.checks // 2]
+        print(f"\nVerdict {middle.verdict.value}\n{table(middle)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.benchmark import load
 from MedShieldLib.evaluation.heads import Role
 from MedShieldLib.evaluation.split import heads_for
 from MedShieldLib.families import asymmetry_spread
+from MedShieldLib.study import exit_code
 from MedShieldLib.symmetry import Symmetry
 
 
@@ -31,19 +31,15 @@ def line(name: str, data: Path) -> str:
     return f"{target.name}: spread {spread:.3f} over {len(heads)} heads; {verdict} (up to {Symmetry.STEADY})"
 
 
-def main() -> int:
+@exit_code
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder with volumes/, and models/ where targets need it")
     parser.add_argument("targets", nargs="+", help="by name, or JSON files")
     arguments = parser.parse_args()
-    try:
-        for name in arguments.targets:
-            print(line(name, arguments.data), flush=True)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    for name in arguments.targets:
+        print(line(name, arguments.data), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from MedShieldLib import second_opinion
 from MedShieldLib.attacks.pgd import PGD
 from MedShieldLib.errors import InputError
+from MedShieldLib.study import exit_code
 from MedShieldLib.targets import DifferentiableTarget, load_target
 from MedShieldLib.volume import Volume
 
@@ -64,7 +65,8 @@ def volumes(folder: Path, names: Sequence[str]) -> list[tuple[str, Volume]]:
     return found
 
 
-def main() -> int:
+@exit_code
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder with volumes/")
@@ -72,17 +74,12 @@ def main() -> int:
     arguments = parser.parse_args()
     target, twin = load_target(TARGET), load_target(TWIN)
     assert isinstance(target, DifferentiableTarget) and isinstance(twin, DifferentiableTarget)
-    try:
-        for line in contradictions(target, twin, volumes(arguments.data, UNSEEN + LEARNED)):
+    for line in contradictions(target, twin, volumes(arguments.data, UNSEEN + LEARNED)):
+        print(line, flush=True)
+    if arguments.steps:
+        print()
+        for line in left_of((target, twin), volumes(arguments.data, ATTACKED), arguments.steps):
             print(line, flush=True)
-        if arguments.steps:
-            print()
-            for line in left_of((target, twin), volumes(arguments.data, ATTACKED), arguments.steps):
-                print(line, flush=True)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
 
 
 if __name__ == "__main__":

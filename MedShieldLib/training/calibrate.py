@@ -8,6 +8,7 @@ another target is asked as well; `--onto FILE` adds its opinion to a calibration
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from MedShieldLib.clean_rows import Rows
 from MedShieldLib.families import choose
 from MedShieldLib.observation import Progress
 from MedShieldLib.recalibration import with_second_opinion
+from MedShieldLib.study import exit_code
 from MedShieldLib.targets import brain_tissue
 from MedShieldLib.targets.base import Target
 from MedShieldLib.targets.brain_tissue import SPACING_MM
@@ -127,6 +129,7 @@ def trained_without(data: Path, work: Path, only: Sequence[int], progress: Progr
     return {subject.name: target for _, subjects, target in found for subject in subjects}
 
 
+@exit_code
 def main() -> None:
     """Command line."""
     from MedShieldLib.targets import load_target
@@ -166,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

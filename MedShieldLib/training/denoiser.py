@@ -22,6 +22,7 @@ from MedShieldLib.denoiser import WEIGHTS, Network, gates
 from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.fitting import Parts, fit
 from MedShieldLib.observation import IsCancelled, Progress
+from MedShieldLib.study import exit_code
 from MedShieldLib.training import command, precision
 from MedShieldLib.training.data import from_nibabel
 from MedShieldLib.training.noise import Spectrum, enveloped, noise
@@ -215,7 +216,8 @@ def _share_of_rate(done: float) -> float:
     return min(done / _RISE, 0.5 + 0.5 * math.cos(math.pi * max(0.0, done - _RISE) / (1 - _RISE)))
 
 
-def main() -> int:
+@exit_code
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder with volumes/")
@@ -228,13 +230,8 @@ def main() -> int:
         if round(fraction * arguments.steps) % 100 == 0:
             print(f"{fraction:6.1%}  {step}", flush=True)
 
-    try:
-        network = train(load_heads(arguments.data), arguments.work, Recipe(steps=arguments.steps), say)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    network = train(load_heads(arguments.data), arguments.work, Recipe(steps=arguments.steps), say)
     command.save(network, arguments.out)
-    return 0
 
 
 if __name__ == "__main__":

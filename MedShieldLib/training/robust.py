@@ -6,8 +6,10 @@ sample is changed is in `hardening.py`.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+from MedShieldLib.study import exit_code
 from MedShieldLib.targets.brain_tissue import ROBUST_WEIGHTS, WEIGHTS, network_of
 from MedShieldLib.training import command
 from MedShieldLib.training.data import load_subjects
@@ -24,6 +26,7 @@ RECIPE = Recipe(
 )
 
 
+@exit_code
 def main() -> None:
     """Command line."""
     parser = command.parser(__doc__)
@@ -40,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

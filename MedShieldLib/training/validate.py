@@ -6,11 +6,13 @@ Run as `python -m MedShieldLib.training.validate DATA --work WORK` for leave-sub
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
+from MedShieldLib.study import exit_code
 from MedShieldLib.targets import window as windows
 from MedShieldLib.targets.base import DifferentiableTarget
 from MedShieldLib.targets.brain_tissue import STRUCTURES, load, load_robust, target_of
@@ -110,6 +112,7 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+@exit_code
 def main() -> None:
     """Command line."""
     parser = command.parser(__doc__)
@@ -135,4 +138,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,8 +20,8 @@ MODULES = {
 
 # The parts of the shield, from the bottom up; each may use what stands before it.
 LAYERS = (
-    "volume", "converter", "versions", "detector", "second_opinion", "observation", "clean_rows", "families",
-    "reformer", "fusion", "calibration", "recalibration", "shield",
+    "volume", "converter", "versions", "fusion", "symmetry", "detector", "second_opinion", "observation",
+    "clean_rows", "families", "reformer", "calibration", "recalibration", "shield",
 )  # fmt: skip
 FACES = ("cli", "worker", "terminal", "jobs", "demo", "slicer", "panel", "web")
 STUDIES = ("attacks", "evaluation", "training")
