@@ -29,8 +29,8 @@ class Symmetry:
     LEAST = 0.02
     # Nor do they where they usually move a structure by less.
     LEAST_BENIGN = 1e-5
-    # Clean volumes differ at least so much in the logarithm of the asymmetry, whatever a few of them show: about
-    # what they do through the steadiest two targets with nudges (.026 and .028; see docs/method.md).
+    # Clean volumes differ at least so much in the logarithm of the asymmetry, whatever a few of them show:
+    # about as much as through the two steadiest targets (.026 and .028; see docs/method.md).
     LEAST_SPREAD = 0.03
     # Where they differ by more than this, as those of a target do whose answers bend by themselves, an attack
     # has to be far out to be seen, and the inferences are better spent otherwise.
