@@ -234,10 +234,6 @@ class Normaliser:
         """(..., V): disagreement relative to its benign mean, averaged over structures; 1 is ordinary."""
         return (disagreements / self.benign).mean(-1)
 
-    def per_structure(self, disagreements: np.ndarray) -> np.ndarray:
-        """(..., S): the same, averaged over versions."""
-        return (disagreements / self.benign).mean(-2)
-
     def spread(self, dispersions: np.ndarray) -> np.ndarray:
         """(..., S): dispersion relative to its benign mean, averaged over pairs; 1 is ordinary."""
         if not dispersions.shape[-2]:  # a single version: nothing to compare

@@ -97,7 +97,6 @@ def test_ordinary_evidence_has_an_instability_of_one_per_version_and_structure()
     disagreements, dispersions, features = clean_evidence(50, 0)
     scale = Normaliser.fit(disagreements, dispersions, features)
     np.testing.assert_allclose(scale.per_version(disagreements).mean(0), 1)
-    np.testing.assert_allclose(scale.per_structure(disagreements).mean(0), 1)
     np.testing.assert_allclose(scale.spread(dispersions).mean(0), 1)
 
 
