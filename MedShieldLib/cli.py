@@ -20,7 +20,7 @@ from MedShieldLib.control import Control, ExitCode
 from MedShieldLib.effort import QUICK
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.extras import how_to_install
-from MedShieldLib.jobs import AttackJob, CalibrateJob, CheckJob, TrainJob
+from MedShieldLib.jobs import AttackJob, CalibrateJob, CheckJob, HardenJob, TrainJob
 from MedShieldLib.targets.description import describe_foreign_code
 
 try:
@@ -164,6 +164,23 @@ def calibrate(
         _agree_to_foreign_code(name, trust)
     job = CalibrateJob(folder, target, out, seed, force, second_opinion)
     terminal.show_calibration(_run(job.run), out)
+
+
+@app.command()
+def harden(
+    folder: Annotated[Path, _path_argument(help="Clean volumes; calibrate with others.")],
+    target: TargetName,
+    out: Annotated[Path, _path_option("--out", "-o", help="JSON file for the copy; its weights go beside.")],
+    work: Annotated[Path, _path_option("--work", "-w", help="For checkpoints; a rerun picks up there.")],
+    iterations: Annotated[int | None, typer.Option(min=1, help="Default: 1600.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Default: 13.")] = None,
+    force: Force = False,
+    trust: Trust = False,
+) -> None:
+    """Train a copy of a target that is harder to mislead, to ask for second opinions (an hour or more)."""
+    _agree_to_foreign_code(target, trust)
+    weights = _run(HardenJob(folder, target, out, work, iterations, seed, force).run)
+    terminal.out.print(f"Copy: {out}, with its weights in {weights.name}", markup=False, soft_wrap=True)
 
 
 @app.command()

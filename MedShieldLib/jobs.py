@@ -110,7 +110,7 @@ class CalibrateJob:
         from MedShieldLib.targets import load_target
 
         require_new_file(self.out, self.force)
-        volumes = self._read(control.stage(0.0, 0.05))
+        volumes = _volumes_in(self.folder, control.stage(0.0, 0.05))
         target = load_target(self.target)
         second = None if self.second_opinion is None else load_target(self.second_opinion)
         versions = choose(
@@ -136,17 +136,54 @@ class CalibrateJob:
         control.progress(1.0, "Done")
         return calibration
 
-    def _read(self, control: Control) -> list[tuple[str, Volume]]:
-        """(Name, volume) of every volume in the folder."""
-        paths, volumes = find_volumes(self.folder), []
-        for n, path in enumerate(paths):
-            control.progress(n / len(paths), f"Reading {path.name}")
-            if control.cancelled():
-                raise Cancelled
-            volume = Volume.read(path)
-            volume.require_checkable()
-            volumes.append((path.name, volume))
-        return volumes
+
+@dataclass(frozen=True)
+class HardenJob:
+    """Train a hardened copy of a target, to be asked for second opinions; a stopped job goes on where it was.
+
+    Attributes:
+        folder: with clean volumes; a calibration of the copy's opinions has to be of others.
+        target: built-in name or JSON path.
+        out: JSON file that describes the copy; its weights go beside it.
+        work: folder for checkpoints.
+        iterations: None takes the recipe's, as does `seed`.
+        force: replace what is there.
+    """
+
+    folder: Path
+    target: str
+    out: Path
+    work: Path
+    iterations: int | None = None
+    seed: int | None = None
+    force: bool = False
+
+    def run(self, control: Control) -> Path:
+        """The file of the weights. Raises InputError or Cancelled; writes both files whole or neither."""
+        from MedShieldLib.targets import hardened, load_target
+        from MedShieldLib.training import copies
+
+        require_new_file(self.out, self.force, (".json",))
+        require_new_file(hardened.weights_beside(self.out), self.force)
+        target, copy = (hardened.require_trainable(load_target(self.target)) for _ in range(2))
+        volumes = _volumes_in(self.folder, control.stage(0.0, 0.02))
+        chosen = {"iterations": self.iterations, "seed": self.seed}
+        recipe = copies.Recipe(**{key: value for key, value in chosen.items() if value is not None})
+        for folder in (self.out.parent, self.work):
+            make_folder(folder)
+        network = copies.harden(
+            target,
+            copy,
+            [volume for _, volume in volumes],
+            self.work / copies.identity(target, [name for name, _ in volumes], recipe),
+            recipe,
+            progress=control.part(0.02, 0.99),
+            cancelled=control.cancelled,
+        )
+        with control.writing():
+            weights = hardened.save(network, self.target, self.out)
+        control.progress(1.0, "Done")
+        return weights
 
 
 @dataclass(frozen=True)
@@ -238,6 +275,19 @@ class TrainJob:
         for folder in (self.out.parent, self.work):
             make_folder(folder)
         train_and_validate(self.data, self.work, self.out, recipe, self.folds, progress)
+
+
+def _volumes_in(folder: Path, control: Control) -> list[tuple[str, Volume]]:
+    """(Name, volume) of every volume in a folder."""
+    paths, volumes = find_volumes(folder), []
+    for n, path in enumerate(paths):
+        control.progress(n / len(paths), f"Reading {path.name}")
+        if control.cancelled():
+            raise Cancelled
+        volume = Volume.read(path)
+        volume.require_checkable()
+        volumes.append((path.name, volume))
+    return volumes
 
 
 def find_volumes(folder: Path) -> list[Path]:

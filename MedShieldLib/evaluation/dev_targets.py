@@ -16,9 +16,7 @@ _MESHNETS = {
     "meshnet-model11": ("model11_gw_ae.npz", torch.nn.ReLU, Window()),
     "meshnet-model20": ("model20chan3cls.npz", torch.nn.ELU, Window(5.0, 95.0)),
 }
-_TORCHIO = "torchio-unet"
-
-NAMES = (*_MESHNETS, _TORCHIO)
+NAMES = (*_MESHNETS, torchio_unet.NAME)
 
 
 def load(name: str, models_folder: Path) -> NetworkTarget:
@@ -27,7 +25,7 @@ def load(name: str, models_folder: Path) -> NetworkTarget:
     Raises:
         InputError: if there is no such target, or its file is not in the folder.
     """
-    if name == _TORCHIO:
+    if name == torchio_unet.NAME:
         return torchio_unet.load(models_folder / "torchio_whole_images_epoch_5.pth", name)
     if name in _MESHNETS:
         file, activation, window = _MESHNETS[name]

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from MedShieldLib.errors import InputError
-from MedShieldLib.targets.base import DifferentiableTarget, Target
+from MedShieldLib.targets.base import DifferentiableTarget, Target, Trainable
 
-__all__ = ["BUILT_IN", "DifferentiableTarget", "Target", "load_target"]
+__all__ = ["BUILT_IN", "DifferentiableTarget", "Target", "Trainable", "load_target"]
 
 BUILT_IN = ("brain-tissue", "brain-tissue-robust", "deepbet", "deepbet-coarse")
 
 
 def load_target(name: str | Path) -> Target:
-    """A target by its built-in name, or by the path of a JSON file that describes a TorchScript model.
+    """A target by its built-in name, or by the path of a JSON file.
+
+    That file describes a TorchScript model (`torchscript.py`) or a hardened copy of a target (`hardened.py`).
 
     Raises:
         InputError: if there is no such target, or its weights cannot be loaded.
@@ -35,7 +37,12 @@ def load_target(name: str | Path) -> Target:
 
         return deepbet.load_coarse()
     if Path(name).suffix == ".json":
-        from MedShieldLib.targets import torchscript
-
-        return torchscript.load(Path(name))
+        return _described(Path(name))
     raise InputError(f"There is no target '{name}'; use {', '.join(BUILT_IN)} or a model's JSON file.")
+
+
+def _described(path: Path) -> Target:
+    from MedShieldLib.targets import description, hardened, torchscript
+
+    copy = description.read_copy(path)
+    return torchscript.load(path) if copy is None else hardened.load(copy)

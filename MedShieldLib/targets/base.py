@@ -66,6 +66,17 @@ class DifferentiableTarget(Target, Protocol):
 
 
 @runtime_checkable
+class Trainable(DifferentiableTarget, Protocol):
+    """A differentiable target whose weights may be trained on, for a copy that is harder to mislead.
+
+    Attributes:
+        network: what gradients run through; its weights decide the answers.
+    """
+
+    network: torch.nn.Module
+
+
+@runtime_checkable
 class PostProcessing(Protocol):
     """A differentiable target whose `probabilities` are more than the softmax of its `logits`."""
 

@@ -43,6 +43,7 @@ class CoarseDeepbet:
     """The coarse network alone: the whole volume on 128^3 points, about a second on two cores.
 
     Attributes:
+        network: the coarse network.
         finest_mm: 2 mm, which is a field of view of 256 mm on 128 points. It is fixed so that bands and
             thresholds mean the same for every volume.
     """
@@ -52,7 +53,7 @@ class CoarseDeepbet:
     finest_mm = 2.0
 
     def __init__(self, coarse: torch.nn.Module, sha256: str) -> None:
-        self._coarse, self.sha256 = coarse, sha256
+        self._coarse, self.network, self.sha256 = coarse, coarse, sha256
 
     def grid(self, volume: Volume) -> WorkingGrid:
         """128^3 points of the volume in RAS order; see `Target.grid`."""
@@ -90,7 +91,7 @@ class CoarseDeepbet:
         return windows.apply(_points(voxels, shape), _bounds(voxels))
 
     def _answer(self, x: torch.Tensor) -> torch.Tensor:
-        return _run(self._coarse, x)
+        return _run(self.network, x)
 
 
 class Deepbet(CoarseDeepbet):
@@ -100,6 +101,7 @@ class Deepbet(CoarseDeepbet):
     the coarse one is taken as given, as is the intensity window.
 
     Attributes:
+        network: the fine network.
         finest_mm: 1 mm. The fine network sees a brain and its margin on 256 points, about 0.65 to 0.85 mm
             apart, so that nothing finer than the usual 1 mm scan counts for much.
     """
@@ -109,7 +111,7 @@ class Deepbet(CoarseDeepbet):
 
     def __init__(self, coarse: torch.nn.Module, fine: torch.nn.Module, sha256: str) -> None:
         super().__init__(coarse, sha256)
-        self._fine = fine
+        self.network = fine
 
     def grid(self, volume: Volume) -> WorkingGrid:
         """The volume's own voxels in RAS order; see `Target.grid`."""
@@ -128,7 +130,7 @@ class Deepbet(CoarseDeepbet):
             return torch.cat([nothing + 1, nothing], dim=1)
         k, j, i = box
         crop = x[..., k, j, i]
-        brain = _points(_run(self._fine, _points(crop, _FINE)), crop.shape[2:])
+        brain = _points(_run(self.network, _points(crop, _FINE)), crop.shape[2:])
         sides = zip(reversed(box), reversed(x.shape[2:]), strict=True)
         around = [n for side, size in sides for n in (side.start, size - side.stop)]
         return torch.cat([F.pad(brain[:, :1], around, value=1.0), F.pad(brain[:, 1:], around)], dim=1)
@@ -137,7 +139,7 @@ class Deepbet(CoarseDeepbet):
         """The box of the largest coarse component with its margin; None when there is no brain."""
         with torch.no_grad():
             answer = _run(self._coarse, _points(x, _COARSE))
-        return _box_around(_largest_component(answer[0, 1].numpy() > 0.5), x.shape[2:])
+        return _box_around(_largest_component(answer[0, 1].float().numpy() > 0.5), x.shape[2:])
 
 
 def load() -> Deepbet:

@@ -51,26 +51,47 @@ class Description:
     output: str = LOGITS
 
 
+@dataclass(frozen=True)
+class Copy:
+    """A hardened copy of a target (`hardened.py`).
+
+    Attributes:
+        target: of which it is a copy: a built-in name, or the path of a JSON file that describes a model.
+        weights: the safetensors file, beside the description.
+        name: what results and calibrations call it.
+    """
+
+    target: str
+    weights: Path
+    name: str
+
+
+def read_copy(path: Path) -> Copy | None:
+    """Read and validate the description of a hardened copy; None if the file describes a model of its own.
+
+    Raises:
+        InputError: naming the file, the entry and what it must be.
+    """
+    raw = _read_json(path)
+    if "hardened" not in raw:
+        return None
+    entries = {"name": path.stem, **_validated(path, raw, _COPY_ENTRIES, ("hardened", "weights"))}
+    target = entries["hardened"]
+    if target.endswith(".json"):
+        target = str(path.parent / target)
+        if "hardened" in _read_json(Path(target)):
+            raise InputError(f"{path} is a copy of a copy, {target}; make one of the model itself.")
+    return Copy(target, path.parent / entries["weights"], entries["name"])
+
+
 def read(path: Path) -> Description:
     """Read and validate a description.
 
     Raises:
         InputError: naming the file, the entry and what it must be.
     """
-    raw = _read_json(path)
-    unknown = sorted(raw.keys() - _ENTRIES.keys())
-    if unknown:
-        raise InputError(f"{path} has an unknown entry '{unknown[0]}'; use {', '.join(_ENTRIES)}.")
-    missing = [key for key in ("model", "spacing_mm", "structures") if key not in raw]
-    if missing:
-        raise InputError(f"{path} has no entry '{missing[0]}'; it needs model, spacing_mm and structures.")
-    entries: dict[str, Any] = {"name": path.stem}
-    for key, value in raw.items():
-        try:
-            entries[key] = _ENTRIES[key](value)
-        except _Wrong as wrong:
-            raise InputError(f"{path}: '{key}' must be {wrong}.") from None
-    return Description(**{**entries, "model": path.parent / entries["model"]})
+    entries = _validated(path, _read_json(path), _ENTRIES, ("model", "spacing_mm", "structures"))
+    return Description(**{"name": path.stem, **entries, "model": path.parent / entries["model"]})
 
 
 def describe_foreign_code(name: str | Path) -> str | None:
@@ -82,12 +103,37 @@ def describe_foreign_code(name: str | Path) -> str | None:
     path = Path(name)
     if path.suffix != ".json":
         return None
+    copy = read_copy(path)
+    if copy is not None:
+        return describe_foreign_code(copy.target)
     model = read(path).model
     return f"{model} is a program that will run on this computer; go on only if you trust its source."
 
 
 class _Wrong(Exception):
     """What an entry must be."""
+
+
+def _validated(
+    path: Path, raw: dict[str, Any], known: dict[str, Callable[[Any], Any]], needed: tuple[str, ...]
+) -> dict[str, Any]:
+    unknown = sorted(raw.keys() - known.keys())
+    if unknown:
+        raise InputError(f"{path} has an unknown entry '{unknown[0]}'; use {', '.join(known)}.")
+    missing = [key for key in needed if key not in raw]
+    if missing:
+        raise InputError(f"{path} has no entry '{missing[0]}'; it needs {_and(needed)}.")
+    entries = {}
+    for key, value in raw.items():
+        try:
+            entries[key] = known[key](value)
+        except _Wrong as wrong:
+            raise InputError(f"{path}: '{key}' must be {wrong}.") from None
+    return entries
+
+
+def _and(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -202,3 +248,4 @@ _ENTRIES: dict[str, Callable[[Any], Any]] = {
     "output": _output,
     "structures": _structures,
 }
+_COPY_ENTRIES: dict[str, Callable[[Any], Any]] = {"hardened": _text, "weights": _file_name, "name": _text}

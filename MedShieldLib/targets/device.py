@@ -42,3 +42,8 @@ def frozen(network: torch.nn.Module) -> torch.nn.Module:
         parameter.requires_grad_(False)
     device = best()
     return network if device.type == "cpu" else Placed(network, device)
+
+
+def bare(network: torch.nn.Module) -> torch.nn.Module:
+    """The network itself, wherever it is placed: its weights have the same names on every device."""
+    return network.network if isinstance(network, Placed) else network

@@ -6,14 +6,11 @@ network in training, never against a target that is protected.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-
-from MedShieldLib.training import augment
-from MedShieldLib.training.data import Subject
 
 # The largest change, in units of the window; a sample's own bound is drawn below it.
 EPS = 10 / 255
@@ -26,42 +23,36 @@ Loss = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One augmented patch and what decides its change.
+class Change:
+    """What decides how one sample is changed.
 
     Attributes:
-        image: (1, K, J, I) in [0, 1].
-        labels: (1, K, J, I) int64.
         start: uniform in [-1, 1], of the shape of the image.
         eps: bound of the change; 0 leaves the image as it is.
     """
 
-    image: torch.Tensor
-    labels: torch.Tensor
     start: torch.Tensor
     eps: float
 
 
-def sample(subject: Subject, seed: int) -> Sample:
+def draw(shape: Sequence[int], seed: int) -> Change:
     """A function of its arguments alone."""
-    image, labels = augment.sample(subject, seed)
     rng = np.random.default_rng([seed, 2])
-    start = torch.from_numpy(rng.uniform(-1, 1, image.shape).astype(np.float32))
+    start = torch.from_numpy(rng.uniform(-1, 1, tuple(shape)).astype(np.float32))
     changed = rng.random() >= _UNCHANGED_SHARE
     # The root makes large bounds more frequent, which are harder to bear.
-    return Sample(image, labels, start, EPS * float(np.sqrt(rng.random())) if changed else 0.0)
+    return Change(start, EPS * float(np.sqrt(rng.random())) if changed else 0.0)
 
 
-def changed(given: Sample, loss: Loss, steps: int = 1) -> torch.Tensor:
-    """(1, 1, K, J, I): the image of a sample, changed within its bound so that `loss` of it rises."""
-    x = given.image[None]
-    if not given.eps:
+def changed(x: torch.Tensor, change: Change, loss: Loss, steps: int = 1) -> torch.Tensor:
+    """`x` (1, 1, K, J, I) in [0, 1], changed within its bound so that `loss` of it rises."""
+    if not change.eps:
         return x
-    lowest, highest = (x - given.eps).clamp(min=0), (x + given.eps).clamp(max=1)
-    seen = (x + given.eps * given.start).clamp(0, 1)
+    lowest, highest = (x - change.eps).clamp(min=0), (x + change.eps).clamp(max=1)
+    seen = (x + change.eps * change.start).clamp(0, 1)
     for _ in range(steps):
         seen = seen.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(seen), seen)
-        stepped = seen.detach() + _WAY / (steps + 1) * given.eps * gradient.sign()
+        stepped = seen.detach() + _WAY / (steps + 1) * change.eps * gradient.sign()
         seen = stepped.clamp(lowest, highest)
     return seen

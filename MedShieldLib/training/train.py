@@ -6,24 +6,25 @@
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from MedShieldLib.errors import Cancelled
 from MedShieldLib.targets.brain_tissue import build_network
 from MedShieldLib.training import augment, consistency, hardening, precision
 from MedShieldLib.training.data import MNI, Subject
+from MedShieldLib.training.hardening import Change
+from MedShieldLib.training.loop import Cycle, Progress, fit
 
 _MEASURING_SEED = 500
 
-Progress = Callable[[float, str], None]
+# Image and labels, (1, K, J, I) each, and how the image is changed.
+HardenedSample = tuple[torch.Tensor, torch.Tensor, Change]
 
 
 @dataclass(frozen=True)
@@ -108,47 +109,29 @@ def _train_phase(
 ) -> torch.nn.Module:
     """One phase, with its checkpoint in `work`/phase`number`.
 
-    Returns the average of the weights over its last few hundred steps: it answers more evenly.
     The loss is computed in float32, the network in whatever is fast (`precision.py`).
     """
-    phase, work = recipe.phases[number], work / f"phase{number}"
-    work.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(network.parameters(), phase.learning_rate, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, phase.learning_rate, total_steps=phase.iterations, pct_start=0.1
-    )
-    averaged = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.averaging)
-    )
-    parts = {"network": network, "averaged": averaged, "optimizer": optimizer, "schedule": schedule}
+    phase = recipe.phases[number]
     draw, loss_of = _task(network, phase)  # before resuming: a hardened phase keeps to where it began
-    start = _resume(work, parts)
     network.train()
     if phase.norms_fixed:
         _norms(network, lambda norm: norm.eval())
-    seed = recipe.seed + 1000 * number
-    iterations = range(start, phase.iterations)
-    for iteration, sample in _samples(subjects, iterations, seed, draw):
-        if cancelled():
-            raise Cancelled
-        loss = loss_of(network, sample)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        averaged.update_parameters(network)
-        if (iteration + 1) % recipe.checkpoint_every == 0 or iteration + 1 == phase.iterations:
-            _checkpoint(work, parts, iteration + 1)
-        progress((iteration + 1) / phase.iterations, f"iteration {iteration + 1}, loss {loss.item():.3f}")
-    return averaged.module
+    cycle = Cycle(
+        phase.iterations,
+        phase.learning_rate,
+        recipe.weight_decay,
+        recipe.averaging,
+        recipe.checkpoint_every,
+    )
+    make = _samples(subjects, phase.iterations, recipe.seed + 1000 * number, draw)
+    return fit(network, cycle, make, partial(loss_of, network), work / f"phase{number}", progress, cancelled)
 
 
 def _task(network: torch.nn.Module, phase: Phase) -> tuple[Callable, Callable]:
     """How the samples of a phase are drawn, and its loss of (network, sample)."""
     if phase.hardened:
         before = copy.deepcopy(network).eval()
-        return hardening.sample, partial(_of_hardened, phase, before)
+        return _hardened_sample, partial(_of_hardened, phase, before)
     if phase.consistency:
         return consistency.views, partial(_of_views, phase.consistency)
     return augment.sample, _of_sample
@@ -165,13 +148,19 @@ def _of_views(weight: float, network: torch.nn.Module, pair: consistency.Views) 
     return _supervised(logits, pair.labels) + weight * apart
 
 
+def _hardened_sample(subject: Subject, seed: int) -> HardenedSample:
+    image, labels = augment.sample(subject, seed)
+    return image, labels, hardening.draw(image.shape, seed)
+
+
 def _of_hardened(
-    phase: Phase, before: torch.nn.Module, network: torch.nn.Module, given: hardening.Sample
+    phase: Phase, before: torch.nn.Module, network: torch.nn.Module, sample: HardenedSample
 ) -> torch.Tensor:
-    y = given.labels[None]
-    x = hardening.changed(given, lambda x: _supervised(_logits(network, x), y), phase.hardened)
+    image, labels, change = sample
+    y = labels[None]
+    x = hardening.changed(image[None], change, lambda x: _supervised(_logits(network, x), y), phase.hardened)
     with torch.no_grad():
-        answer = _logits(before, given.image[None]).softmax(1)
+        answer = _logits(before, image[None]).softmax(1)
     logits = _logits(network, x)
     return _supervised(logits, y) + phase.consistency * consistency.apart(logits.softmax(1)[0], answer[0])
 
@@ -187,24 +176,14 @@ def _supervised(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return DiceCELoss(softmax=True, to_onehot_y=True, include_background=True)(logits, y)
 
 
-def _samples(subjects: list[Subject], iterations: range, seed: int, draw: Callable) -> Iterable:
-    """(iteration, sample) in order, the next ones prepared in the background.
+def _samples(subjects: list[Subject], iterations: int, seed: int, draw: Callable) -> Callable[[int], Any]:
+    """What makes the sample of an iteration.
 
     MNI152 comes as often as two heads: it is the only 1 mm and the only young-adult source.
     """
     weights = np.array([2.0 if s.name == MNI else 1.0 for s in subjects])
-    order = np.random.default_rng(seed).choice(len(subjects), size=iterations.stop, p=weights / weights.sum())
-
-    def make(iteration: int):
-        return draw(subjects[order[iteration]], seed * 1_000_003 + iteration)
-
-    # One thread: the random state of a sample is global in torch, so samples must not interleave.
-    with ThreadPoolExecutor(1) as pool:
-        queue = [pool.submit(make, n) for n in iterations[:3]]
-        for iteration in iterations:
-            yield iteration, queue.pop(0).result()
-            if iteration + 3 < iterations.stop:
-                queue.append(pool.submit(make, iteration + 3))
+    order = np.random.default_rng(seed).choice(len(subjects), size=iterations, p=weights / weights.sum())
+    return lambda iteration: draw(subjects[order[iteration]], seed * 1_000_003 + iteration)
 
 
 def _measure_norms(network: torch.nn.Module, subjects: list[Subject], recipe: Recipe) -> None:
@@ -221,19 +200,3 @@ def _norms(network: torch.nn.Module, change: Callable[[torch.nn.BatchNorm3d], ob
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm3d):
             change(module)
-
-
-def _checkpoint(work: Path, parts: dict, iteration: int) -> None:
-    state = {name: part.state_dict() for name, part in parts.items()} | {"iteration": iteration}
-    torch.save(state, work / "checkpoint.tmp")
-    os.replace(work / "checkpoint.tmp", work / "checkpoint.pt")
-
-
-def _resume(work: Path, parts: dict) -> int:
-    path = work / "checkpoint.pt"
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)  # our own file, and still no unpickling of objects
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return state["iteration"]

@@ -29,7 +29,7 @@ from MedShieldLib.training.data import (  # noqa: E402
     mni152,
     tissues_of_regions,
 )
-from MedShieldLib.training.train import Phase, Recipe, _of_hardened, train  # noqa: E402
+from MedShieldLib.training.train import Phase, Recipe, _hardened_sample, _of_hardened, train  # noqa: E402
 from MedShieldLib.training.validate import cross_validate, left_out, score, table  # noqa: E402
 
 SHORT = Recipe(
@@ -113,11 +113,10 @@ def test_the_last_phase_makes_a_network_answer_both_views_alike(head: Subject, t
     assert apart(even) < apart(plain)
 
 
-def test_a_hardened_sample_is_a_function_of_its_head_and_number(head: Subject) -> None:
-    given = [hardening.sample(head, n) for n in range(8)]
-    again = hardening.sample(head, 0)
-    assert torch.equal(given[0].image, again.image) and torch.equal(given[0].start, again.start)
-    bounds = {one.eps for one in given}
+def test_a_change_is_a_function_of_its_number() -> None:
+    drawn = [hardening.draw((1, 8, 8, 8), n) for n in range(8)]
+    assert torch.equal(drawn[0].start, hardening.draw((1, 8, 8, 8), 0).start)
+    bounds = {one.eps for one in drawn}
     assert len(bounds) > 4 and max(bounds) <= hardening.EPS
 
 
@@ -126,19 +125,20 @@ def test_a_hardened_sample_is_a_function_of_its_head_and_number(head: Subject) -
 def test_a_hardened_sample_is_changed_within_its_bound_so_that_the_loss_rises(
     head: Subject, number: int, steps: int
 ) -> None:
-    network, given = untrained(), replace(hardening.sample(head, number), eps=0.02)
-    answer = network(given.image[None]).detach()
+    network, image = untrained(), sample(head, number)[0][None]
+    change = replace(hardening.draw(image.shape, number), eps=0.02)
+    answer = network(image).detach()
 
     def loss(x: torch.Tensor) -> torch.Tensor:
         return (network(x) - answer).square().mean()
 
-    x = hardening.changed(given, loss, steps)
-    begun = (given.image[None] + given.eps * given.start).clamp(0, 1)
-    assert (x - given.image[None]).abs().max() <= given.eps + 1e-6 and x.min() >= 0 and x.max() <= 1
+    x = hardening.changed(image, change, loss, steps)
+    begun = (image + change.eps * change.start).clamp(0, 1)
+    assert (x - image).abs().max() <= change.eps + 1e-6 and x.min() >= 0 and x.max() <= 1
     assert loss(x) > loss(begun)
     if steps > 1:
-        assert loss(x) > loss(hardening.changed(given, loss))
-    assert torch.equal(hardening.changed(replace(given, eps=0.0), loss), given.image[None])
+        assert loss(x) > loss(hardening.changed(image, change, loss))
+    assert torch.equal(hardening.changed(image, replace(change, eps=0.0), loss), image)
 
 
 def untrained() -> torch.nn.Module:
@@ -161,12 +161,11 @@ HARD = Phase(1, 1e-3, True, consistency=1.0, hardened=1)
 def test_a_hardened_phase_learns_from_the_changed_sample(head: Subject, tmp_path: Path) -> None:
     network = train([head], tmp_path, replace(SHORT, phases=(Phase(12, 3e-3, False),))).eval()
     for number in range(3):
-        given = replace(hardening.sample(head, number), eps=0.1)
-        losses = [
-            _of_hardened(replace(HARD, consistency=0.0), network, network, replace(given, eps=eps))
-            for eps in (0.0, 0.1)
-        ]
-        apart = [_of_hardened(HARD, network, network, replace(given, eps=eps)) for eps in (0.0, 0.1)]
+        image, labels, change = _hardened_sample(head, number)
+        given = [(image, labels, replace(change, eps=eps)) for eps in (0.0, 0.1)]
+        plain = replace(HARD, consistency=0.0)
+        losses = [_of_hardened(plain, network, network, one) for one in given]
+        apart = [_of_hardened(HARD, network, network, one) for one in given]
         assert losses[1] > losses[0]
         # Unchanged, it answers as before; what the weight adds is how far it then moves.
         assert apart[0] - losses[0] < 1e-6 < apart[1] - losses[1]
