@@ -10,6 +10,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
@@ -232,6 +233,9 @@ def benchmark(
     defences: Annotated[str | None, typer.Option(help="The shield and its baselines.")] = None,
     shifts: Annotated[str | None, typer.Option(help="Benign ones, for false alarms.")] = None,
     heads: Annotated[str | None, typer.Option(help="Subjects to test on.")] = None,
+    second_opinion: Annotated[
+        str | None, typer.Option(help="Whom 'shield-second' asks; default: brain-tissue-robust.")
+    ] = None,
     seed: Seed = 0,
     quick: Annotated[bool, typer.Option("--quick", help="Minutes: shows that all works.")] = False,
     trust: Trust = False,
@@ -244,7 +248,9 @@ def benchmark(
     plan = plan.with_choices(
         targets=targets, attacks=attacks, eps=eps, defences=defences, shifts=shifts, heads=heads
     )
-    for name in plan.targets:
+    if second_opinion is not None:
+        plan = replace(plan, second_opinion=second_opinion)
+    for name in (*plan.targets, plan.second_opinion):
         _agree_to_foreign_code(name, trust)
     report = _run(BenchmarkJob(plan, out, shlex.join(["medshield", *sys.argv[1:]])).run)
     terminal.out.print(f"Tables: {report}", markup=False, soft_wrap=True)

@@ -279,7 +279,7 @@ class Bench:
             progress=lambda fraction, step: self.say(f"{step} ({fraction:.0%})"),
             cancelled=self.cancelled,
         )
-        return prepare(setting, learn)
+        return prepare(setting, learn, self.plan.second_opinion)
 
     def defences(self, say: Say) -> list[Defence]:
         """The plan's defences, ready for this target, but for those that cannot be had here.

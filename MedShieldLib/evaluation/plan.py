@@ -19,6 +19,7 @@ from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.benign import SHIFTS
 from MedShieldLib.evaluation.heads import Head, Role
 from MedShieldLib.evaluation.split import heads_for
+from MedShieldLib.targets.brain_tissue import ROBUST_NAME
 
 TARGETS = ("brain-tissue", "torchio-unet", "deepbet-coarse", "meshnet-model5", "meshnet-model11", "deepbet")
 # The shield with so many versions; None takes all of its calibration. The last one also has a second opinion.
@@ -119,6 +120,7 @@ class Plan:
         draws: of each shift on each head.
         heads: subjects to test on; empty for all.
         seed: of everything random.
+        second_opinion: the target that `shield-second` asks as well, by name or JSON file.
     """
 
     data: Path | None
@@ -131,6 +133,7 @@ class Plan:
     draws: int = 2
     heads: tuple[str, ...] = field(default=())
     seed: int = 0
+    second_opinion: str = ROBUST_NAME
 
     def __post_init__(self) -> None:
         for kind, names, known in (

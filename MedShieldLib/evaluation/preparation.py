@@ -41,10 +41,12 @@ class Preparation:
     Attributes:
         learning: with the heads that a defence may learn from.
         calibrating: with all clean heads: the shield's own calibration needs no heads apart.
+        second_opinion: the target that `shield-second` asks as well, by name or JSON file.
     """
 
     learning: Setting
     calibrating: Setting
+    second_opinion: str = ROBUST_NAME
 
     def defence(self, name: str) -> Defence:
         """A defence by name, ready for the target.
@@ -56,7 +58,7 @@ class Preparation:
         if name == "none":
             return Undefended()
         if name == "shield-second":
-            second = load_target(ROBUST_NAME)  # who is asked about any target
+            second = load_target(self.second_opinion)
             return Shielded(with_opinion_of(second, self.calibrating), name, second)
         if name in SHIELDS:
             return Shielded.limited(self._calibration, SHIELDS[name], name)
@@ -150,7 +152,7 @@ def _another(target: Target) -> DifferentiableTarget:
     return cast(DifferentiableTarget, other)
 
 
-def prepare(setting: Setting, learn: list[str]) -> Preparation:
+def prepare(setting: Setting, learn: list[str], second_opinion: str = ROBUST_NAME) -> Preparation:
     """From all clean heads; `learn` names the subjects that defences may learn from."""
     mine = [(subject, volume) for subject, volume in setting.clean if subject in learn]
-    return Preparation(replace(setting, clean=mine), setting)
+    return Preparation(replace(setting, clean=mine), setting, second_opinion)

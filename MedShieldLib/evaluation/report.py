@@ -14,9 +14,11 @@ from MedShieldLib.evaluation.metrics import LEAST_SUBJECTS
 from MedShieldLib.evaluation.plan import ALPHA, Kind, Plan
 from MedShieldLib.evaluation.plots import draw_all
 from MedShieldLib.evaluation.rows import EFFECTIVE, Row, grouped, rows_of, write_csv
+from MedShieldLib.targets.brain_tissue import ROBUST_NAME
 
+_ASKED = f"{SECOND} asks {{}} for its second opinion."
 _FLATTERED = (
-    f"{SECOND} asks brain-tissue-robust for its second opinion, which was trained on nichart_Subj1 to 12 and "
+    f"{SECOND} asks {ROBUST_NAME} for its second opinion, which was trained on nichart_Subj1 to 12 and "
     "MNI152. It draws these better than other heads, in the calibration as in the tests: figures on Subj1 to "
     "4 flatter it, and false alarms on other heads are more likely than the calibration tells."
 )
@@ -100,7 +102,8 @@ def _preamble(rows: Sequence[Row], plan: Plan, command: str) -> str:
         names = sorted({r.subject for r in group if r.kind is Kind.CLEAN})
         lines.append(f"- {target}: tested on {len(names)} subjects ({', '.join(names)})")
     if any(r.defence == SECOND for r in rows):
-        lines += ["", _FLATTERED]
+        second = plan.second_opinion
+        lines += ["", _FLATTERED if second == ROBUST_NAME else _ASKED.format(second)]
     if plan.data is None:
         lines += ["", "**A trial run on one head that the target was trained on: it shows that all works.**"]
     return "\n".join(lines)

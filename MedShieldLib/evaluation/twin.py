@@ -1,7 +1,7 @@
-"""What the robust twin is worth: how far it contradicts the reference target, and what attacks leave of it.
+"""What a second opinion is worth: how far it contradicts the target, and what attacks leave of either.
 
 Run as `python -m MedShieldLib.evaluation.twin DATA` (an hour on one core; without attacks, `--steps 0`).
-DATA holds volumes/.
+DATA holds volumes/. It is the reference target and its robust twin unless others are named.
 """
 
 from __future__ import annotations
@@ -71,15 +71,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder with volumes/")
     parser.add_argument("--steps", type=int, default=40, help="of the attack; 0 leaves it out (default: 40)")
+    parser.add_argument("--target", default=TARGET, help=f"name or JSON file (default: {TARGET})")
+    parser.add_argument("--twin", default=TWIN, help=f"who is asked as well (default: {TWIN})")
+    parser.add_argument("--heads", nargs="+", default=UNSEEN + LEARNED, help="names of volumes")
+    parser.add_argument("--attacked", nargs="+", default=ATTACKED, help="those of them to attack")
     arguments = parser.parse_args()
-    target, twin = load_target(TARGET), load_target(TWIN)
-    assert isinstance(target, DifferentiableTarget) and isinstance(twin, DifferentiableTarget)
-    for line in contradictions(target, twin, volumes(arguments.data, UNSEEN + LEARNED)):
+    target, twin = (_differentiable(name) for name in (arguments.target, arguments.twin))
+    for line in contradictions(target, twin, volumes(arguments.data, arguments.heads)):
         print(line, flush=True)
     if arguments.steps:
         print()
-        for line in left_of((target, twin), volumes(arguments.data, ATTACKED), arguments.steps):
+        for line in left_of((target, twin), volumes(arguments.data, arguments.attacked), arguments.steps):
             print(line, flush=True)
+
+
+def _differentiable(name: str) -> DifferentiableTarget:
+    target = load_target(name)
+    if not isinstance(target, DifferentiableTarget):
+        raise InputError(f"Target '{name}' shows no gradients, which attacks need.")
+    return target
 
 
 if __name__ == "__main__":

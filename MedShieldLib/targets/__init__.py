@@ -45,4 +45,8 @@ def _described(path: Path) -> Target:
     from MedShieldLib.targets import description, hardened, torchscript
 
     copy = description.read_copy(path)
-    return torchscript.load(path) if copy is None else hardened.load(copy)
+    if copy is None:
+        return torchscript.load(path)
+    return hardened.with_weights(
+        hardened.require_trainable(load_target(copy.target)), copy.weights, copy.name
+    )

@@ -1,7 +1,7 @@
 """A hardened copy of a target: the target's own code with other weights, which are harder to mislead.
 
 It is made by `medshield harden` (`training/copies.py`) to be asked for second opinions. Its JSON file names
-the target and the weights (`description.read_copy`); these are safetensors, so that opening them runs no
+the target and the weights (`description.py`); these are safetensors, so that opening them runs no
 code but the target's.
 """
 
@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from MedShieldLib.errors import InputError
-from MedShieldLib.targets import description
 from MedShieldLib.targets.base import Target, Trainable
 from MedShieldLib.targets.device import bare
 
@@ -97,14 +96,3 @@ def save(network: torch.nn.Module, target: str, out: Path) -> Path:
 def weights_beside(out: Path) -> Path:
     """Where the weights of the copy that `out` describes go."""
     return out.with_suffix(".safetensors")
-
-
-def load(copy: description.Copy) -> Trainable:
-    """The copy that a JSON file describes.
-
-    Raises:
-        InputError: if its target or its weights cannot be loaded.
-    """
-    from MedShieldLib.targets import load_target
-
-    return with_weights(require_trainable(load_target(copy.target)), copy.weights, copy.name)

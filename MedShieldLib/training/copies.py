@@ -30,6 +30,9 @@ _STREAM = 3
 # A head lies and is sized otherwise in every sample: degrees, share of its size, share of the field of view.
 _TURN, _GROWTH, _MOVE = 10.0, 0.1, 0.05
 
+_WEIGHT_DECAY = 1e-4
+_CHECKPOINT_EVERY = 100
+
 Sample = tuple[torch.Tensor, Change]
 
 
@@ -82,7 +85,7 @@ def harden(
     network = bare(copy.network)
     for parameter in network.parameters():
         parameter.requires_grad_(True)
-    cycle = Cycle(recipe.iterations, recipe.learning_rate, 1e-4, recipe.averaging, checkpoint_every=100)
+    cycle = Cycle(recipe.iterations, recipe.learning_rate, _WEIGHT_DECAY, recipe.averaging, _CHECKPOINT_EVERY)
 
     def make(iteration: int) -> Sample:
         return sample(target, volumes, recipe.seed * 1_000_003 + iteration)

@@ -167,7 +167,7 @@ class Blind(torch.nn.Module):
 
 @pytest.mark.parametrize("seen", [0, 3])
 def test_a_brain_made_invisible_is_an_empty_mask_not_a_failure(fine, mni_4mm: Volume, seen: int) -> None:
-    blind = deepbet.Deepbet(Blind(seen), fine._fine, "0" * 64)
+    blind = deepbet.Deepbet(Blind(seen), fine.network, "0" * 64)
     answer = blind.probabilities(mni_4mm)
     assert answer.shape == (2, *blind.grid(mni_4mm).shape)
     assert (answer[0] == 1).all() and (answer[1] == 0).all()
