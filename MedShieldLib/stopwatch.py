@@ -1,10 +1,17 @@
-"""Where the time of a check goes."""
+"""Where the time of a check goes, and how time is told to people."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+def duration(seconds: float) -> str:
+    """For people: "3 h 20 min"."""
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 class Stopwatch:

@@ -21,10 +21,11 @@ from MedShieldLib.evaluation.defence import Asked, Defence, Setting
 from MedShieldLib.evaluation.heads import Head, Role
 from MedShieldLib.evaluation.ledger import Ledger, key_of, seed_of
 from MedShieldLib.evaluation.metrics import mean_dice
-from MedShieldLib.evaluation.plan import Cell, Kind, Plan, duration
+from MedShieldLib.evaluation.plan import Cell, Kind, Plan
 from MedShieldLib.evaluation.preparation import Preparation, prepare
 from MedShieldLib.evaluation.split import heads_for
 from MedShieldLib.observation import IsCancelled, Progress
+from MedShieldLib.stopwatch import duration
 from MedShieldLib.targets import DifferentiableTarget, Target, load_target
 from MedShieldLib.volume import Segmentation, Volume
 

@@ -5,7 +5,6 @@ How a cell is measured is in `benchmark.py`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -238,12 +237,6 @@ def expected_passes(text: str) -> int:
         shield: Any = SimpleNamespace(calibration=SimpleNamespace(versions=(None,)), second=None)
         return load_attack(name, shield=shield, **parameters).expected_passes
     return 40 if name in PREPARED else load_attack(name, **parameters).expected_passes
-
-
-def duration(seconds: float) -> str:
-    """For people: "3 h 20 min"."""
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 def _bound(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 
 from MedShieldLib.errors import Cancelled
+from MedShieldLib.stopwatch import duration
 
 _LONGEST_GRADIENT = 5.0
 # Samples that are made ready in the background.
@@ -68,7 +70,8 @@ def fit(
     """
     work.mkdir(parents=True, exist_ok=True)
     parts = _parts(network, cycle)
-    for iteration, sample in _ahead(make, range(_resume(work, parts), cycle.iterations)):
+    first, began = _resume(work, parts), time.perf_counter()
+    for iteration, sample in _ahead(make, range(first, cycle.iterations)):
         if cancelled():
             raise Cancelled
         loss = loss_of(sample)
@@ -80,7 +83,9 @@ def fit(
         parts["averaged"].update_parameters(network)
         if (iteration + 1) % cycle.checkpoint_every == 0 or iteration + 1 == cycle.iterations:
             _checkpoint(work, parts, iteration + 1)
-        progress((iteration + 1) / cycle.iterations, f"iteration {iteration + 1}, loss {loss.item():.3f}")
+        done, each = iteration + 1, (time.perf_counter() - began) / (iteration + 1 - first)
+        left = duration(each * (cycle.iterations - done))
+        progress(done / cycle.iterations, f"iteration {done}, loss {loss.item():.3f} ({left} left)")
     return parts["averaged"].module
 
 

@@ -24,12 +24,13 @@ from MedShieldLib.evaluation.headline import HELD_OUT
 from MedShieldLib.evaluation.heads import Role
 from MedShieldLib.evaluation.ledger import Ledger
 from MedShieldLib.evaluation.magnet import MagNet
-from MedShieldLib.evaluation.plan import Kind, Plan, duration, expected_passes, parse_attack
+from MedShieldLib.evaluation.plan import Kind, Plan, expected_passes, parse_attack
 from MedShieldLib.evaluation.preparation import prepare
 from MedShieldLib.evaluation.rows import rows_of
 from MedShieldLib.evaluation.split import heads_for
 from MedShieldLib.result import Verdict
 from MedShieldLib.shield import Shield
+from MedShieldLib.stopwatch import duration
 from MedShieldLib.targets import load_target
 from MedShieldLib.targets.network import NetworkTarget
 from MedShieldLib.training.data import from_nibabel
