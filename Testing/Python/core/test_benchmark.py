@@ -184,18 +184,18 @@ def test_the_rows_of_a_calibration_are_not_redone_for_a_second_opinion(plan, mea
 
 def test_a_defence_that_cannot_be_had_is_left_out_and_said(toy, plan, tmp_path):
     def missing(name):
-        raise InputError("This model is not installed.")
+        raise InputError(f"{name} is not installed.")
 
     steps: list[str] = []
     small = replace(
         plan, work=tmp_path, attacks=("adaptive-stability:steps=1,draws=1",), eps=(1,), shifts=(),
-        defences=("none", "shield-second"),
+        defences=("none", "shield-second"), second_opinion="copy.json",
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preparation, "load_target", missing)
         rows = benchmark.run(small, lambda fraction, step: steps.append(step))
     assert {row["defence"] for row in rows} == {"none"}
-    assert any("left out shield-second: This model is not installed." in step for step in steps)
+    assert any("left out shield-second: copy.json is not installed." in step for step in steps)
 
 
 def test_a_shipped_calibration_serves_both_shields(small_target, small_calibration, small_heads, tmp_path):

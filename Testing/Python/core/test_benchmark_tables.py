@@ -45,6 +45,13 @@ def test_attacks_that_do_nothing_do_not_count_as_defended():
     assert found["effective, eps 8"] == "1 of 2"
 
 
+def test_the_report_says_who_gives_the_second_opinion():
+    asked = replace(CLEAN, defence="shield-second")
+    for second, said in (("brain-tissue-robust", "flatter it"), ("copy.json", "asks copy.json for")):
+        text = report.rendered([asked], [], Plan(None, Path("work"), second_opinion=second), {}, "command")
+        assert said in text and said not in report.rendered([CLEAN], [], Plan(None, Path("work")), {}, "c")
+
+
 def test_what_the_vote_has_is_not_what_the_user_is_given_without_an_alarm():
     vote = printed([SILENT], "adaptive, eps 8: vote, whether there was an alarm or not / clean Dice")
     given = printed([SILENT], "adaptive, eps 8: given / clean Dice")

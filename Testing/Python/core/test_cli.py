@@ -276,6 +276,19 @@ def test_foreign_code_of_a_benchmark_is_not_run_unasked(foreign, tmp_path):
     assert "--trust" in sentence and "gone.pt" in sentence
 
 
+def test_foreign_code_that_a_benchmark_asks_as_well_is_not_run_unasked(foreign, tmp_path):
+    places = ("--work", tmp_path / "work", "-o", tmp_path / "out")
+    sentence = refusal("benchmark", "--quick", "--second-opinion", foreign, *places)
+    assert "--trust" in sentence and "gone.pt" in sentence
+
+
+def test_foreign_code_is_not_hardened_unasked(head, foreign, tmp_path):
+    places = ("--work", tmp_path / "work", "-o", tmp_path / "copy.json")
+    sentence = refusal("harden", head.parent, "--target", foreign, *places)
+    assert "--trust" in sentence and "gone.pt" in sentence
+    assert not (tmp_path / "work").exists()
+
+
 # --- cancelling and faults
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from MedShieldLib.errors import InputError
-from MedShieldLib.evaluation import dev_targets, meshnet
-from MedShieldLib.targets import DifferentiableTarget
+from MedShieldLib.evaluation import dev_targets, meshnet, torchio_unet
+from MedShieldLib.targets import DifferentiableTarget, load_target
 from MedShieldLib.targets.window import Window
 from MedShieldLib.volume import Volume
 
@@ -41,6 +41,15 @@ def test_tutorial_unet_finds_the_brain(dev_data: Path, models: Path, name: str) 
     x = target.window(volume).requires_grad_()
     (gradient,) = torch.autograd.grad(target.logits(x)[:, 1].clamp(-1, 1).sum(), x)
     assert torch.isfinite(gradient).all() and gradient.abs().max() > 0
+
+
+def test_exported_unet_answers_like_the_tutorials(dev_data: Path, models: Path, tmp_path: Path) -> None:
+    pytest.importorskip("unet", reason="needs the package unet")
+    described = torchio_unet.export(models / "torchio_whole_images_epoch_5.pth", tmp_path / "unet")
+    exported, ours = load_target(described), dev_targets.load("torchio-unet", models)
+    for name in ("nichart_Subj5", "nichart_Subj6"):
+        volume, _ = _head(dev_data, name)
+        assert np.array_equal(exported.probabilities(volume), ours.probabilities(volume))
 
 
 @pytest.mark.parametrize("name", ["meshnet-model5", "meshnet-model11"])
