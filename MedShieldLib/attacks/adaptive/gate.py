@@ -26,8 +26,9 @@ class Look:
     """What the attacker learns about one input.
 
     Attributes:
-        harm: gradient of the soft Dice losses of the plain answer and, on average, of those to the versions
-            that vote: what misleads all of them alike is stable. Of the shape of the input.
+        harm: gradient of the soft Dice losses of the plain answer, on average of those to the versions that
+            vote, and of the second target's: what misleads all of them alike is stable. Of the shape of the
+            input.
         alarm: gradient of the attack score.
         score: the shield's attack score, estimated from the attacker's draws.
         ratios: of each round, which stands for one check: score / the largest that raises no alarm; silent
@@ -88,8 +89,11 @@ class Gate:
             if votes(self.versions[number]):
                 slopes.add_harm(self.harm(q) / (voters * self.rounds))
             slopes.add_share(self._share(p, q, number, others, weights) / self.rounds)
-        if weights.opinion.any():
-            slopes.add_share((weights.opinion * self._opinion(p, x, seed)).sum() / self.rounds)
+        if self.second is not None:
+            q = self._second_answer(x, seed)
+            slopes.add_harm(self.second.harm(q) / self.rounds)
+            if weights.opinion.any():
+                slopes.add_share((weights.opinion * self.second.contradictions(p, q)).sum() / self.rounds)
         return score
 
     def harm(self, q: torch.Tensor) -> torch.Tensor:
@@ -127,7 +131,11 @@ class Gate:
         """(M, 2) how far the second target contradicts the answer `p`; (0,) where the shield asks none."""
         if self.second is None:
             return torch.zeros(0)
-        return self.second.contradictions(p, self.case.written(x), self.case.change(x), seed)
+        return self.second.contradictions(p, self._second_answer(x, seed))
+
+    def _second_answer(self, x: torch.Tensor, seed: int) -> torch.Tensor:
+        assert self.second is not None
+        return self.second.answer(self.case.written(x), self.case.change(x), seed)
 
     def _heard(
         self, p: torch.Tensor, others: list[torch.Tensor], opinion: torch.Tensor

@@ -12,6 +12,7 @@ import torch
 from MedShieldLib import second_opinion
 from MedShieldLib.attacks.adaptive.views import answer_to_view
 from MedShieldLib.attacks.base import Case
+from MedShieldLib.attacks.losses import soft_dice
 from MedShieldLib.errors import InputError
 from MedShieldLib.fusion import Fusion
 from MedShieldLib.shield import Shield
@@ -56,21 +57,25 @@ class SecondTarget:
         matched = second_opinion.matches(case.target.structures, second.structures)
         return cls(case, own, matched, shield.calibration.fusion)
 
-    def contradictions(
-        self, p: torch.Tensor, written: Volume, change: torch.Tensor, seed: int
-    ) -> torch.Tensor:
-        """(M, 2) `second_opinion.contradictions`, differentiable.
+    def answer(self, written: Volume, change: torch.Tensor, seed: int) -> torch.Tensor:
+        """The second target's answer (1, C, K', J', I'), differentiable.
 
         Args:
-            p: (1, C, K', J', I') the first target's answer.
-            written: the volume that it answered to.
+            written: the volume that it answers to.
             change: zeros (K, J, I) in its intensity units, through which gradients reach the input.
-            seed: of the place from which the second target sees it.
+            seed: of the place from which it sees the volume.
         """
         source = Source(written, self.own.grid, self.own.target.finest_mm)
         rng = second_opinion.generator(seed)
-        q = answer_to_view(second_opinion.PLACE, self.own, source, change, rng)
         self.attacked.passes += 1
+        return answer_to_view(second_opinion.PLACE, self.own, source, change, rng)
+
+    def harm(self, q: torch.Tensor) -> torch.Tensor:
+        """Soft Dice loss of its answer `q`, which grows as that leaves its own clean answer."""
+        return soft_dice(q.clamp(min=1e-12).log(), self.own.reference)
+
+    def contradictions(self, p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        """(M, 2) `second_opinion.contradictions` of the first target's answer `p` by `q`, differentiable."""
         answers = (p[0], self.attacked.grid), (q[0], self.own.grid)
         return second_opinion.missed_and_added(*second_opinion.comparable(self.matched, *answers))
 

@@ -31,7 +31,7 @@ class Silent(Knowing):
     the iterate with the largest expected silent harm: Dice drop x chance that no alarm is raised.
     """
 
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
 
     @property
     def expected_passes(self) -> int:

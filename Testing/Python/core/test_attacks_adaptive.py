@@ -252,6 +252,23 @@ def test_alarm_gradient_goes_through_whichever_target_is_louder(doubting, loud):
     require_slope(case, gate, x, state, alarm)
 
 
+def test_harm_gradient_goes_through_the_second_target_too(doubting):
+    """The soft Dice loss of its own answer, beside that of the first target's: finite differences."""
+    alone = Shield(doubting.target, doubting.calibration, alpha=doubting.alpha)
+    (_, plain, x), (case, gate, _) = (attacked_case(shield) for shield in (alone, doubting))
+    state = case.generator.get_state()
+    (seed,) = gate.seeds()
+    case.generator.set_state(state)
+    plain.case.generator.set_state(state)
+    more = gate.look(x).harm - plain.look(x).harm
+    assert more.abs().max() > 0
+    step, harms = 0.002 * EPS * more / more.abs().max(), []
+    for sign in (-1, 1):
+        with torch.no_grad():
+            harms.append(float(gate.second.harm(gate._second_answer(x + sign * step, seed))))
+    assert harms[1] - harms[0] == pytest.approx(2 * float((more * step).sum()), rel=0.1)
+
+
 def test_second_opinion_costs_the_attacker_passes(doubting):
     alone = Shield(doubting.target, doubting.calibration, alpha=doubting.alpha)
     (quick, gate, x), (slow, asking, _) = (attacked_case(shield) for shield in (alone, doubting))
