@@ -81,7 +81,7 @@ def save(network: torch.nn.Module, target: str, out: Path) -> Path:
     weights = weights_beside(out)
     state = {name: x.detach().cpu().contiguous() for name, x in network.named_parameters()}
     path = Path(target)
-    of = os.path.relpath(path, out.parent) if path.suffix == ".json" else target
+    of = _seen_from(out.parent, path) if path.suffix == ".json" else target
     entries = {"hardened": of, "weights": weights.name, "name": f"{path.stem}-hardened"}
     for file, write in (
         (weights, lambda part: save_file(state, part)),
@@ -91,6 +91,14 @@ def save(network: torch.nn.Module, target: str, out: Path) -> Path:
         write(part)
         os.replace(part, file)
     return weights
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """A relative path, so that both can be moved together; absolute where Windows has them on two drives."""
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:
+        return str(path.absolute())
 
 
 def weights_beside(out: Path) -> Path:
