@@ -92,8 +92,10 @@ def fit(
 def _parts(network: torch.nn.Module, cycle: Cycle) -> dict[str, Any]:
     """All that a checkpoint holds."""
     optimizer = torch.optim.AdamW(network.parameters(), cycle.learning_rate, weight_decay=cycle.weight_decay)
+    # A tenth of ten iterations would leave the rise no length, which the schedule divides by.
+    rise = 0.1 if cycle.iterations > 10 else 0.3
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, cycle.learning_rate, total_steps=cycle.iterations, pct_start=0.1
+        optimizer, cycle.learning_rate, total_steps=cycle.iterations, pct_start=rise
     )
     averaged = torch.optim.swa_utils.AveragedModel(
         network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(cycle.averaging)

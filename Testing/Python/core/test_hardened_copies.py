@@ -92,6 +92,11 @@ def trainable(path: Path) -> Trainable:
     return hardened.require_trainable(load_target(path))
 
 
+def test_ten_iterations_are_enough_to_rise_and_fall_in(harden: Callable[..., Path]) -> None:
+    """The schedule of the learning rate used to divide by the length of its rise, which was nothing then."""
+    assert harden(iterations=10).exists()
+
+
 def test_a_sample_is_a_function_of_its_number_and_no_two_are_alike(model: Path, small_heads: Heads) -> None:
     target, volumes = trainable(model), [volume for _, volume in small_heads[:2]]
     (x, change), (again, _), (other, _) = (copies.sample(target, volumes, seed) for seed in (1, 1, 2))
