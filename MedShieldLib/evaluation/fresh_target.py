@@ -44,6 +44,9 @@ STRUCTURES: dict[str, tuple[int, ...]] = {
     "Rest of the brain": (),
 }
 _LEARNED = tuple(f"nichart_Subj{n}" for n in range(1, 7))
+# For a hardened copy, which needs clean heads that the shield is not calibrated on.
+HARDEN = "harden"
+_HARDEN = (*(f"{name}_T1" for name in _LEARNED), "nichart_Subj12_T1", "nv_spm152", "nv_MR_Gd")
 # Of the heads that it has not seen: for the shield's calibration, and to test on.
 _CALIBRATE = (*(f"nichart_Subj{n}_T1" for n in range(7, 11)), "mricron_ch2")
 _TEST = ("nichart_Subj11_T1", "nichart_IXI012-HH-1211_T1", "trio_b17_mprage")
@@ -146,22 +149,32 @@ def write(network: torch.nn.Module, folder: Path) -> Path:
 def write_heads(data: Path, folder: Path) -> None:
     """The heads of `data` that are there and that the network has not learned from, in one field of view.
 
-    Each lies within one patch, so that an answer takes one pass. heads.csv lists them.
+    Each lies within one patch, so that an answer takes one pass. heads.csv lists them. Those that a hardened
+    copy may learn from are in the folder `HARDEN`.
 
     Raises:
         InputError: if none is there to test on.
     """
-    lines = []
-    for role, names in (("calibrate", _CALIBRATE), ("test", _TEST)):
-        for name in names:
-            path = data / "volumes" / f"{name}.nii.gz"
-            if path.exists():
-                Volume.from_sitk(_field_of_view(Volume.read(path).to_sitk())).write(folder / path.name)
-                lines.append((name, path.name, role))
+    _write_seen(data, _HARDEN, folder / HARDEN)
+    lines = [
+        (name, f"{name}.nii.gz", role)
+        for role, names in (("calibrate", _CALIBRATE), ("test", _TEST))
+        for name in _write_seen(data, names, folder)
+    ]
     if not any(role == "test" for _, _, role in lines):
         raise InputError(f"{data} holds none of the heads to test on; give the folder of development data.")
     with (folder / LIST).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("subject", "file", "role"), *lines])
+
+
+def _write_seen(data: Path, names: Sequence[str], folder: Path) -> list[str]:
+    """Those of the heads that are there, each in its field of view; returns their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    there = [name for name in names if (data / "volumes" / f"{name}.nii.gz").exists()]
+    for name in there:
+        head = Volume.read(data / "volumes" / f"{name}.nii.gz").to_sitk()
+        Volume.from_sitk(_field_of_view(head)).write(folder / f"{name}.nii.gz")
+    return there
 
 
 def _field_of_view(head: sitk.Image) -> sitk.Image:

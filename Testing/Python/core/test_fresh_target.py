@@ -58,7 +58,7 @@ def test_heads_that_are_there_are_written_and_listed(head, tmp_path):
         folder.mkdir(parents=True)
     with pytest.raises(InputError, match="none of the heads"):
         fresh_target.write_heads(data, out)
-    for name in ("mricron_ch2", "trio_b17_mprage"):
+    for name in ("mricron_ch2", "nv_spm152", "trio_b17_mprage"):
         head.write(data / "volumes" / f"{name}.nii.gz")
     fresh_target.write_heads(data, out)
     assert [(h.subject, h.role) for h in heads_for("fresh", out)] == [
@@ -67,6 +67,11 @@ def test_heads_that_are_there_are_written_and_listed(head, tmp_path):
     ]
     with (out / "heads.csv").open() as file:
         assert all((out / line["file"]).exists() for line in csv.DictReader(file))
+    assert [path.name for path in (out / "harden").iterdir()] == ["nv_spm152.nii.gz"]
+
+
+def test_a_copy_learns_from_no_head_that_the_shield_is_calibrated_or_tested_on():
+    assert not {*fresh_target._HARDEN} & {*fresh_target._CALIBRATE, *fresh_target._TEST}
 
 
 def test_a_patch_is_a_function_of_its_number():
