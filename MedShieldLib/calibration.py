@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -17,51 +17,24 @@ from pathlib import Path
 import numpy as np
 
 from MedShieldLib import shifts
+from MedShieldLib.clean_opinion import SecondOpinion
 from MedShieldLib.clean_rows import Rows
 from MedShieldLib.detector import PROFILE_EDGES, Normaliser, pairs
+from MedShieldLib.digits import rounded, stored
 from MedShieldLib.effort import QUICK
 from MedShieldLib.errors import InputError
 from MedShieldLib.fusion import Fusion
 from MedShieldLib.observation import IsCancelled, Progress, observe
 from MedShieldLib.result import can_alarm
-from MedShieldLib.second_opinion import matches
 from MedShieldLib.targets.base import Target
 from MedShieldLib.versions import Moved, Version, from_json, nudges, to_json, votes
 from MedShieldLib.volume import Volume
 
 SCHEMA = "medshield-calibration/2"
 _DATA = Path(__file__).parent / "data"
-# After the point, in files; what nudges do to an answer is small, and matters to within a hundredth of it.
-_DIGITS, _FINE_DIGITS = 5, 8
+# After the point, in files: what nudges do to an answer is small, and matters to within a hundredth of it.
+_FINE_DIGITS = 8
 _MUST_BE_FINITE = ("disagreements", "dispersions", "features")
-
-
-@dataclass(frozen=True)
-class SecondOpinion:
-    """What a second target said about the N clean volumes of a calibration.
-
-    Attributes:
-        target_name, target_sha256: the second target.
-        structures: what both targets draw, see `second_opinion.matches`.
-        contradictions: (N, M, 2), see `second_opinion.contradictions`.
-    """
-
-    target_name: str
-    target_sha256: str
-    structures: tuple[str, ...]
-    contradictions: np.ndarray = field(repr=False)
-
-    @classmethod
-    def of_targets(
-        cls, target: Target, second: Target, contradictions: Sequence[np.ndarray | None]
-    ) -> SecondOpinion:
-        """From the contradictions (M, 2) of every clean volume."""
-        structures = tuple(name for name, _, _ in matches(target.structures, second.structures))
-        return cls(second.name, second.sha256, structures, _stored(np.array(contradictions)))
-
-    def of(self, rows: np.ndarray) -> SecondOpinion:
-        """That about some of the volumes, by a boolean array (N,)."""
-        return replace(self, contradictions=self.contradictions[rows])
 
 
 @dataclass(frozen=True)
@@ -247,7 +220,7 @@ class Calibration:
                 data[name] = tuple(data[name])
             data["versions"] = tuple(from_json(v) for v in data["versions"])
             if "second" in data:
-                data["second"] = _second_from(data["second"])
+                data["second"] = SecondOpinion.read(data["second"])
             calibration = cls(**data)
             calibration._require_consistent()
         except OSError as error:
@@ -361,7 +334,7 @@ class Calibration:
 
     def _text(self) -> str:
         # A file without a second opinion is written as it always was, so that its hash stays.
-        second = {} if self.second is None else {"second": _plain(self.second)}
+        second = {} if self.second is None else {"second": self.second.plain()}
         return json.dumps(
             {
                 "schema": SCHEMA,
@@ -372,10 +345,10 @@ class Calibration:
                 "subjects": self.subjects,
                 "shift_names": self.shift_names,
                 "feature_names": self.feature_names,
-                "disagreements": _rounded(self.disagreements, _FINE_DIGITS),
-                "dispersions": _rounded(self.dispersions),
-                "features": _rounded(self.features),
-                "profiles": _rounded(self.profiles),
+                "disagreements": rounded(self.disagreements, _FINE_DIGITS),
+                "dispersions": rounded(self.dispersions),
+                "features": rounded(self.features),
+                "profiles": rounded(self.profiles),
                 **second,
             }
         )
@@ -443,11 +416,11 @@ def calibrate(
         tuple(versions),
         rows.subjects,
         rows.shift_names,
-        _stored(np.array(disagreements), _FINE_DIGITS),
-        _stored(np.array(dispersions)),
+        stored(np.array(disagreements), _FINE_DIGITS),
+        stored(np.array(dispersions)),
         tuple(features[0]),
-        _stored(np.array([list(row.values()) for row in features])),
-        _stored(np.array(profiles)),
+        stored(np.array([list(row.values()) for row in features])),
+        stored(np.array(profiles)),
         None if second is None else SecondOpinion.of_targets(target, second, contradictions),
     )
 
@@ -456,27 +429,6 @@ def _shipped_file(target_name: str) -> Path:
     return _DATA / f"{target_name}.calibration.json"
 
 
-def _second_from(data: dict) -> SecondOpinion:
-    contradictions = np.array(data.pop("contradictions"), dtype=float)
-    return SecondOpinion(structures=tuple(data.pop("structures")), contradictions=contradictions, **data)
-
-
-def _plain(second: SecondOpinion) -> dict:
-    return {**asdict(second), "contradictions": _rounded(second.contradictions)}
-
-
 def _contradictions(calibration: Calibration) -> np.ndarray:
     assert calibration.second is not None
     return calibration.second.contradictions
-
-
-def _stored(x: np.ndarray, digits: int = _DIGITS) -> np.ndarray:
-    """As it will be read back, so that a fresh calibration and its file have one hash."""
-    return np.array(_rounded(x, digits), dtype=float)
-
-
-def _rounded(x: np.ndarray, digits: int = _DIGITS) -> list:
-    """Nested lists of numbers with so many digits after the point; null for NaN."""
-    if x.ndim > 1:
-        return [_rounded(row, digits) for row in x]
-    return [None if np.isnan(v) else round(float(v), digits) for v in x]

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from MedShieldLib import converter, second_opinion
-from MedShieldLib.calibration import Calibration, SecondOpinion
+from MedShieldLib.calibration import Calibration
+from MedShieldLib.clean_opinion import SecondOpinion
 from MedShieldLib.clean_rows import Row, Rows
 from MedShieldLib.detector import PROFILE_EDGES
 from MedShieldLib.errors import Cancelled, InputError

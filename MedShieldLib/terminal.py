@@ -139,9 +139,13 @@ def show_calibration(calibration: Calibration, path: Path) -> None:
     kinds = ", ".join(version.kind.replace("_", " ") for version in calibration.versions)
     out.print(f"{calibration.n_subjects} volumes, {len(calibration.subjects)} scores; versions: {kinds}.")
     if second := calibration.second:
-        names = ", ".join(second.structures)
+        usual = zip(second.structures, second.usual, strict=True)
+        names = ", ".join(
+            f"{name} (misses {missed:.2f}, adds {added:.2f})" for name, (missed, added) in usual
+        )
         out.print(f"Second opinion: {second.target_name} on {names}.", markup=False)
-    for note in (calibration.support(0.05), *outliers.notes(calibration, 0.05)):
+    doubt = second.support() if second else None
+    for note in (calibration.support(0.05), doubt, *outliers.notes(calibration, 0.05)):
         if note:
             out.print(f"Note: {note}", markup=False)
     out.print(f"Calibration: {path}", markup=False, soft_wrap=True)

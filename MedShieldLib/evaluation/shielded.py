@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from MedShieldLib import families, versions
-from MedShieldLib.calibration import Calibration, SecondOpinion, calibrate
+from MedShieldLib.calibration import Calibration, calibrate
+from MedShieldLib.clean_opinion import SecondOpinion
 from MedShieldLib.clean_rows import Rows
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation.baselines import write_text

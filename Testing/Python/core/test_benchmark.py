@@ -15,7 +15,8 @@ from nilearn.datasets import load_mni152_template
 
 from MedShieldLib import calibration, shifts
 from MedShieldLib.attacks import attack_class, load_attack
-from MedShieldLib.calibration import Calibration, SecondOpinion
+from MedShieldLib.calibration import Calibration
+from MedShieldLib.clean_opinion import SecondOpinion
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation import benchmark, heads, preparation, report, shielded
 from MedShieldLib.evaluation.baselines import FILTERS, Filtered

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from MedShieldLib import shifts
+from MedShieldLib import shifts, terminal
 from MedShieldLib.calibration import Calibration, calibrate
 from MedShieldLib.clean_rows import Rows
 from MedShieldLib.errors import InputError
@@ -247,3 +248,35 @@ def test_only_the_target_that_was_asked_can_be_asked_again(
     for calibration, asked in ((doubted, retrained), (replace(doubted, second=None), second)):
         with pytest.raises(InputError, match="medshield calibrate --second-opinion"):
             calibration.require_second(asked)
+
+
+# --- what who calibrates is told
+
+
+def test_who_calibrates_reads_how_far_the_two_contradict_each_other(
+    doubted: Calibration, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doubted.second is not None
+    (missed, added), _ = doubted.second.contradictions.mean(0)
+    terminal.show_calibration(doubted, tmp_path / "c.json")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"second on Grey (misses {missed:.2f}, adds {added:.2f}), White" in shown
+    assert shown.endswith("c.json")
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.049, 0.051, 0.12])
+def test_a_second_target_that_differs_as_it_is_is_doubted(doubted: Calibration, apart: float) -> None:
+    assert doubted.second is not None
+    usual = np.zeros_like(doubted.second.contradictions)
+    usual[:, 1, 0] = apart
+    sentence = replace(doubted.second, contradictions=usual).support()
+    assert (sentence is None) == (apart < 0.05)
+    if sentence:
+        assert f"'second' contradicts the target by {apart:.0%} of White." in sentence
+
+
+def test_the_doubt_is_shown(doubted: Calibration, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert doubted.second is not None
+    far = replace(doubted.second, contradictions=doubted.second.contradictions + 0.2)
+    terminal.show_calibration(replace(doubted, second=far), tmp_path / "c.json")
+    assert "Note: on clean volumes 'second' contradicts" in " ".join(capsys.readouterr().out.split())
