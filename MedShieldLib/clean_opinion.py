@@ -64,7 +64,7 @@ class SecondOpinion:
         if worst.max() < _CLOSE:
             return None
         return (
-            f"on clean volumes '{self.target_name}' contradicts the target by {worst.max():.0%} of "
+            f"On clean volumes '{self.target_name}' contradicts the target by {worst.max():.0%} of "
             f"{self.structures[worst.argmax()]}. An attack on both can hide in what they differ by anyway; "
             "the opinion of a target that agrees more closely is worth more."
         )

@@ -279,4 +279,4 @@ def test_the_doubt_is_shown(doubted: Calibration, tmp_path: Path, capsys: pytest
     assert doubted.second is not None
     far = replace(doubted.second, contradictions=doubted.second.contradictions + 0.2)
     terminal.show_calibration(replace(doubted, second=far), tmp_path / "c.json")
-    assert "Note: on clean volumes 'second' contradicts" in " ".join(capsys.readouterr().out.split())
+    assert "Note: On clean volumes 'second' contradicts" in " ".join(capsys.readouterr().out.split())
