@@ -255,9 +255,12 @@ def test_shipped_calibration_gets_its_second_opinion_later(small_target, small_h
         with_opinion(alone, rows(others), second)
 
 
-@pytest.mark.parametrize(("capability", "half"), [("AVX512", True), ("AVX2", False), ("DEFAULT", False)])
-def test_half_precision_is_used_only_where_the_processor_has_it(monkeypatch, capability, half) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+@pytest.mark.parametrize(
+    ("capabilities", "half"),
+    [({"avx512_f": True, "avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)],
+)
+def test_half_precision_is_used_only_where_the_processor_has_it(monkeypatch, capabilities, half) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     with precision.mixed():
         answer = torch.nn.Linear(2, 2)(torch.zeros(1, 2))
     assert (answer.dtype == torch.bfloat16) is half
