@@ -35,7 +35,7 @@ from MedShieldLib.panel.calibrate import CalibrationSection
 from MedShieldLib.panel.export import ExportSection, dicom_database
 from MedShieldLib.panel.later import later
 from MedShieldLib.panel.packages import PackageSection
-from MedShieldLib.panel.parameters import bind, parameters_of
+from MedShieldLib.panel.parameters import bind, parameters_of, settings_of
 from MedShieldLib.panel.tables import fill_table
 from MedShieldLib.panel.target import TargetSection
 from MedShieldLib.slicer import environment, presenter
@@ -181,10 +181,7 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def settings(self):
         """What the controls say, for a job."""
-        now = self._parameterNode
-        return Settings(
-            now.target, now.calibration, now.alpha, now.seed, now.versions, now.device, now.keepFiles
-        )
+        return settings_of(self._parameterNode)
 
     # Showing what there is
 
@@ -275,8 +272,9 @@ class MedShieldWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         with slicer.util.tryWithErrorDisplay(_("MedShield could not start.")):
             try:
                 self.targets.require_consent()
-                self.packages.ensure(*presenter.extra_packages(self._parameterNode.target))
-                launch(self.settings(), Watch(self.onProgress, self.addLog, ended))
+                chosen = self.settings()
+                self.packages.ensure(*presenter.extra_packages(chosen.target, chosen.second_opinion))
+                launch(chosen, Watch(self.onProgress, self.addLog, ended))
                 self.onProgress(0.0, _("Starting"))
                 self._timer.start()
             except InputError as error:

@@ -270,8 +270,8 @@ class Calibration:
         known = self.second and (self.second.target_name, self.second.target_sha256)
         if known != (second.name, second.sha256):
             raise InputError(
-                f"Calibration '{self.name}' holds no second opinion of the '{second.name}' given; make one "
-                "that does with medshield calibrate --second-opinion."
+                f"Calibration '{self.name}' holds no second opinion of the '{second.name}' given; calibrate "
+                "with that second opinion chosen (on the command line: medshield calibrate --second-opinion)."
             )
 
     def of(self, rows: np.ndarray) -> Calibration:

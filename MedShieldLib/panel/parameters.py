@@ -10,7 +10,7 @@ from slicer import vtkMRMLScalarVolumeNode
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 from MedShieldLib import effort
-from MedShieldLib.slicer.check import Device
+from MedShieldLib.slicer.check import Device, Settings
 from MedShieldLib.slicer.heatmap import Band
 from MedShieldLib.slicer.text import _
 
@@ -22,6 +22,7 @@ class MedShieldParameterNode:
     inputVolume: vtkMRMLScalarVolumeNode
     target: str = "brain-tissue"
     calibration: str = ""
+    secondOpinion: str = ""
     alpha: Annotated[float, WithinRange(0.001, 0.5)] = 0.05
     seed: Annotated[int, WithinRange(0, 2147483647)] = 0
     device: Device = Device.AUTOMATIC
@@ -53,6 +54,20 @@ def parameters_of(node: Any, log: Callable[[str], None]) -> Any:
                 log(message.format(name=name, error=error))
                 info.serializer.remove(node, name)
     return wrapper(node)
+
+
+def settings_of(values: Any) -> Settings:
+    """What the controls say, for a job."""
+    return Settings(
+        values.target,
+        values.calibration,
+        values.alpha,
+        values.seed,
+        values.versions,
+        values.device,
+        values.keepFiles,
+        values.secondOpinion,
+    )
 
 
 def bind(values: Any, ui: Any) -> int:

@@ -1,4 +1,4 @@
-"""The section that chooses the volume, the target and its calibration."""
+"""The controls that choose the volume, the target, its calibration and who gives a second opinion."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class TargetSection:
         self._trusted: set[str] = set()
         ui.inputVolumeSelector.connect("nodeActivated(vtkMRMLNode*)", self.on_volume)
         ui.targetComboBox.connect("currentIndexChanged(int)", self.on_chosen)
+        ui.secondOpinionComboBox.connect("currentIndexChanged(int)", self.on_second)
         on_path(ui.targetPathLineEdit, self.on_file)
         on_path(ui.calibrationPathLineEdit, self.on_calibration)
 
@@ -38,18 +39,12 @@ class TargetSection:
         self._values = values
         if values is None:
             return
-        box = self._ui.targetComboBox
         recent = presenter.remembered(read_setting(_RECENT), values.target)
-        choices = presenter.target_choices(recent, bool(environment.removable(["deepbet"])))
-        if values.target not in dict(choices).values():  # a model that is gone: say so at the check
-            choices.append((Path(values.target).name, values.target))
-        if [box.itemText(n) for n in range(box.count)] != [text for text, _target in choices]:
-            blocked = box.blockSignals(True)
-            box.clear()
-            for text, target in choices:
-                box.addItem(text, target)
-            box.blockSignals(blocked)
-        box.currentIndex = box.findData(values.target)
+        has_deepbet = bool(environment.removable(["deepbet"]))
+        _fill(self._ui.targetComboBox, presenter.target_choices(recent, has_deepbet), values.target)
+        recent = presenter.remembered(recent, values.secondOpinion)
+        opinions = presenter.opinion_choices(recent, has_deepbet)
+        _fill(self._ui.secondOpinionComboBox, opinions, values.secondOpinion)
         if self._ui.calibrationPathLineEdit.currentPath != values.calibration:
             self._ui.calibrationPathLineEdit.currentPath = values.calibration
 
@@ -59,12 +54,12 @@ class TargetSection:
         Raises:
             InputError: if the user does not trust it, or it does not describe a model.
         """
-        target = self._values.target
-        question = describe_foreign_code(target)
-        if question and target not in self._trusted:
-            if not slicer.util.confirmYesNoDisplay(question + "\n\n" + _("Go on?")):
-                raise InputError(_("The model was not run."))
-            self._trusted.add(target)
+        for target in (self._values.target, self._values.secondOpinion):
+            question = describe_foreign_code(target) if target else None
+            if question and target not in self._trusted:
+                if not slicer.util.confirmYesNoDisplay(question + "\n\n" + _("Go on?")):
+                    raise InputError(_("The model was not run."))
+                self._trusted.add(target)
 
     def on_volume(self, node: Any) -> None:
         """The user has chosen a volume; the parameter node hears of it only if it has another name."""
@@ -75,6 +70,11 @@ class TargetSection:
         if self._values and index >= 0:
             self._values.target = self._ui.targetComboBox.itemData(index)
 
+    def on_second(self, index: int) -> None:
+        """The user has chosen who gives a second opinion."""
+        if self._values and index >= 0:
+            self._values.secondOpinion = self._ui.secondOpinionComboBox.itemData(index)
+
     def on_file(self) -> None:
         path = self._ui.targetPathLineEdit.currentPath
         if self._values and Path(path).suffix and Path(path).is_file():
@@ -84,3 +84,16 @@ class TargetSection:
     def on_calibration(self) -> None:
         if self._values:
             self._values.calibration = self._ui.calibrationPathLineEdit.currentPath
+
+
+def _fill(box: Any, choices: list[tuple[str, str]], chosen: str) -> None:
+    """Offer (text, value) in a box and show the one that is chosen, even if it is a model file that is gone."""
+    if chosen not in dict(choices).values():  # say so at the check
+        choices = [*choices, (Path(chosen).name, chosen)]
+    if [box.itemText(n) for n in range(box.count)] != [text for text, _value in choices]:
+        blocked = box.blockSignals(True)
+        box.clear()
+        for text, value in choices:
+            box.addItem(text, value)
+        box.blockSignals(blocked)
+    box.currentIndex = box.findData(chosen)

@@ -61,7 +61,8 @@ class Settings:
 
     `target` is a built-in name or a JSON file, `calibration` a file or empty for the one that ships, `seed` 0
     for fresh random versions in every check. `versions` is how many reformed versions are compared; from
-    `effort.ALL` on it is all that the calibration has.
+    `effort.ALL` on it is all that the calibration has. `second_opinion` is another target that is asked as
+    well, or empty.
     """
 
     target: str
@@ -71,10 +72,16 @@ class Settings:
     versions: int = effort.ALL
     device: Device = Device.AUTOMATIC
     keep_files: bool = False
+    second_opinion: str = ""
+
+    def models(self) -> list[str]:
+        """As options of any worker."""
+        given = ["--target", self.target]
+        return given + (["--second-opinion", self.second_opinion] if self.second_opinion else [])
 
     def options(self) -> list[str]:
         """As options of the worker's `check`."""
-        given = ["--target", self.target, "--alpha", str(self.alpha)]
+        given = [*self.models(), "--alpha", str(self.alpha)]
         given += ["--calibration", self.calibration] if self.calibration else []
         given += ["--seed", str(self.seed)] if self.seed else []
         return given + (["--versions", str(self.versions)] if self.versions < effort.ALL else [])
@@ -299,7 +306,7 @@ class CalibrationJob(Job):
 
     def __init__(self, clean: Path, file: Path, settings: Settings, watch: Watch) -> None:
         self.file = file
-        arguments = ["calibrate", clean, "--target", settings.target, "--out", file, "--force"]
+        arguments = ["calibrate", clean, *settings.models(), "--out", file, "--force"]
         folder = Path(tempfile.mkdtemp(prefix="MedShield-"))
         super().__init__(arguments, settings.device, watch, folder)
 

@@ -103,9 +103,17 @@ def target_choices(recent: Iterable[str], has_deepbet: bool) -> list[tuple[str, 
     return built_in + [(Path(file).name, file) for file in recent]
 
 
-def extra_packages(target: str) -> list[str]:
-    """Requirements of a target beyond those of every check."""
-    return [*environment.DEEPBET] if target == "deepbet" else []
+def opinion_choices(recent: Iterable[str], has_deepbet: bool) -> list[tuple[str, str]]:
+    """(text for the user, target) of all who can be asked for a second opinion; nobody is the first choice."""
+    copy = _("deepbet, hardened copy") if has_deepbet else _("deepbet, hardened copy (installed when used)")
+    robust = (_("Brain tissue, robust twin"), "brain-tissue-robust")
+    built_in = [(_("nobody"), ""), robust, (copy, "deepbet-coarse-hardened")]
+    return built_in + [(Path(file).name, file) for file in recent]
+
+
+def extra_packages(*targets: str) -> list[str]:
+    """Requirements of targets beyond those of every check."""
+    return [*environment.DEEPBET] if any(name.startswith("deepbet") for name in targets) else []
 
 
 def remembered(recent: Iterable[str], target: str, most: int = 8) -> list[str]:
@@ -156,7 +164,10 @@ def reasons(now: Situation) -> dict[str, str]:
     views = "" if now.can_compare else _("This Slicer has no views.")
     found = {name: busy for name in ("inputVolumeSelector", "targetComboBox", "targetPathLineEdit")}
     found |= {name: busy for name in ("calibrationPathLineEdit", "alphaSpinBox", "seedSpinBox")}
-    found |= {name: busy for name in ("deviceComboBox", "versionsSpinBox", "keepFilesCheckBox")}
+    found |= {
+        name: busy
+        for name in ("deviceComboBox", "versionsSpinBox", "secondOpinionComboBox", "keepFilesCheckBox")
+    }
     apart = "" if now.comparing else _("It lies over the comparison: show both segmentations side by side.")
     found |= {name: result or _gone(now, "heatmap") or apart for name in _HEATMAP_CONTROLS}
     return found | {

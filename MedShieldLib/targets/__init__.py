@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 from MedShieldLib.errors import InputError
@@ -9,7 +10,15 @@ from MedShieldLib.targets.base import DifferentiableTarget, Target, Trainable
 
 __all__ = ["BUILT_IN", "DifferentiableTarget", "Target", "Trainable", "load_target"]
 
-BUILT_IN = ("brain-tissue", "brain-tissue-robust", "deepbet", "deepbet-coarse")
+# Module and function, so that only the one that is asked for is imported.
+_LOADERS = {
+    "brain-tissue": ("brain_tissue", "load"),
+    "brain-tissue-robust": ("brain_tissue", "load_robust"),
+    "deepbet": ("deepbet", "load"),
+    "deepbet-coarse": ("deepbet", "load_coarse"),
+    "deepbet-coarse-hardened": ("deepbet", "load_hardened"),
+}
+BUILT_IN = tuple(_LOADERS)
 
 
 def load_target(name: str | Path) -> Target:
@@ -20,22 +29,10 @@ def load_target(name: str | Path) -> Target:
     Raises:
         InputError: if there is no such target, or its weights cannot be loaded.
     """
-    if name == "brain-tissue":
-        from MedShieldLib.targets import brain_tissue
-
-        return brain_tissue.load()
-    if name == "brain-tissue-robust":
-        from MedShieldLib.targets import brain_tissue
-
-        return brain_tissue.load_robust()
-    if name == "deepbet":
-        from MedShieldLib.targets import deepbet
-
-        return deepbet.load()
-    if name == "deepbet-coarse":
-        from MedShieldLib.targets import deepbet
-
-        return deepbet.load_coarse()
+    if name in BUILT_IN:
+        module, function = _LOADERS[str(name)]
+        target: Target = getattr(import_module(f"{__name__}.{module}"), function)()
+        return target
     if Path(name).suffix == ".json":
         return _described(Path(name))
     raise InputError(f"There is no target '{name}'; use {', '.join(BUILT_IN)} or a model's JSON file.")

@@ -18,12 +18,16 @@ import torch.nn.functional as F
 
 from MedShieldLib.errors import InputError
 from MedShieldLib.masks import bounding_box
+from MedShieldLib.targets import hardened
 from MedShieldLib.targets import window as windows
+from MedShieldLib.targets.base import Trainable
 from MedShieldLib.targets.device import frozen
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.targets.network import add_within
 from MedShieldLib.volume import Structure, Volume
 
+HARDENED_NAME = "deepbet-coarse-hardened"
+HARDENED_WEIGHTS = Path(__file__).parents[1] / "data" / f"{HARDENED_NAME}.safetensors"
 STRUCTURES: tuple[Structure, ...] = (Structure(1, "Brain", (0.95, 0.75, 0.45)),)
 
 Shape = tuple[int, int, int]
@@ -160,6 +164,17 @@ def load_coarse() -> CoarseDeepbet:
     """
     coarse, _ = _models()
     return CoarseDeepbet(_script(coarse), _sha256(coarse))
+
+
+def load_hardened() -> Trainable:
+    """The coarse network's hardened copy (`training/copies.py`): harder to mislead.
+
+    Made to be asked for second opinions.
+
+    Raises:
+        InputError: if the package deepbet is not installed.
+    """
+    return hardened.with_weights(load_coarse(), HARDENED_WEIGHTS, HARDENED_NAME)
 
 
 def _models() -> tuple[Path, Path]:

@@ -76,7 +76,7 @@ def save(network: torch.nn.Module, target: str, out: Path) -> Path:
     Returns:
         The file of the weights.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     weights = weights_beside(out)
     state = {name: x.detach().cpu().contiguous() for name, x in network.named_parameters()}
@@ -84,7 +84,7 @@ def save(network: torch.nn.Module, target: str, out: Path) -> Path:
     of = _seen_from(out.parent, path) if path.suffix == ".json" else target
     entries = {"hardened": of, "weights": weights.name, "name": f"{path.stem}-hardened"}
     for file, write in (
-        (weights, lambda part: save_file(state, part)),
+        (weights, lambda part: part.write_bytes(to_bytes(state))),  # `save_file` lets nobody else read it
         (out, lambda part: part.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")),
     ):
         part = file.with_name(f".{file.name}.part")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,9 +64,10 @@ def calibrate_shipped(
     volumes: Sequence[tuple[str, Volume]],
     stand_ins: Mapping[str, Target],
     second: Target | None = None,
+    learned: Collection[str] | None = None,
     progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
-    """Choose the versions on a few heads, then calibrate on all."""
+    """Choose the versions on a few heads, then calibrate on all; `learned` as in `with_opinion`."""
     # Heads of different sources come first, because filters are tried on the first few.
     step = max(1, len(volumes) // _TO_CHOOSE)
     mixed = [volume for first in range(step) for _, volume in volumes[first::step]]
@@ -82,24 +83,35 @@ def calibrate_shipped(
         second=second,
         progress=progress,
     )
-    return _with_new_heads_contradictions(calibration)
+    return _with_new_heads_contradictions(calibration, learned)
 
 
 def with_opinion(
     calibration: Calibration,
     rows: Rows,
     second: Target,
+    learned: Collection[str] | None = None,
     progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
-    """A calibration of `calibrate_shipped` with a second opinion of the same volumes, nothing redone."""
-    return _with_new_heads_contradictions(with_second_opinion(calibration, rows, second, progress=progress))
+    """A calibration of `calibrate_shipped` with a second opinion of the same volumes, nothing redone.
+
+    Args:
+        calibration: without it.
+        rows: its volumes.
+        second: who is asked.
+        learned: subjects that the second target learned from; None takes all that have labels.
+        progress: called with the share done and what is going on.
+    """
+    asked = with_second_opinion(calibration, rows, second, progress=progress)
+    return _with_new_heads_contradictions(asked, learned)
 
 
-def _with_new_heads_contradictions(calibration: Calibration) -> Calibration:
+def _with_new_heads_contradictions(calibration: Calibration, learned: Collection[str] | None) -> Calibration:
     if calibration.second is None:
         return calibration
-    learned = ~np.isin(calibration.subjects, _UNSEEN)
-    expected = as_if_new(calibration.second.contradictions, learned)
+    subjects = np.array(calibration.subjects)
+    known = ~np.isin(subjects, _UNSEEN) if learned is None else np.isin(subjects, list(learned))
+    expected = as_if_new(calibration.second.contradictions, known)
     return replace(calibration, second=replace(calibration.second, contradictions=expected))
 
 
@@ -143,6 +155,9 @@ def main() -> None:
     )
     parser.add_argument("--only", type=int, nargs="+", default=(), help="folds to use, from 0; default: all")
     parser.add_argument("--second-opinion", metavar="TARGET", help="another target to ask as well")
+    parser.add_argument(
+        "--learned", nargs="+", metavar="SUBJECT", help="whom it learned from (default: all with labels)"
+    )
     parser.add_argument("--onto", type=Path, help="a calibration to which its opinion is added")
     arguments = parser.parse_args()
 
@@ -160,9 +175,9 @@ def main() -> None:
     second = load_target(arguments.second_opinion) if arguments.second_opinion else None
     if arguments.onto and second:
         rows = Rows(target, volumes, per_volume=_SHIFTS_PER_HEAD, stand_ins=others)
-        calibration = with_opinion(Calibration.load(arguments.onto), rows, second, say)
+        calibration = with_opinion(Calibration.load(arguments.onto), rows, second, arguments.learned, say)
     else:
-        calibration = calibrate_shipped(target, volumes, others, second, say)
+        calibration = calibrate_shipped(target, volumes, others, second, arguments.learned, say)
     calibration.save(arguments.out or _SHIPPED / f"{arguments.target}.calibration.json")
     for version in calibration.versions:
         print(version)

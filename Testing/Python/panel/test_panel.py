@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import resource
 import signal
@@ -306,6 +307,26 @@ def test_calibration_runs_to_its_end_and_its_file_is_chosen(panel, clean):
     slicer.app.answer = False
     panel.ui.calibrateButton.click()
     assert "Replace" in slicer.app.questions[-1] and panel.session.job is None
+
+
+def test_second_opinion_is_calibrated_and_asked(panel, clean, target):
+    """The same model under another name; a calibration that does not know it is refused in a sentence."""
+    twin = target.with_name("twin.json")
+    twin.write_text(json.dumps(json.loads(target.read_text()) | {"name": "twin"}))
+    box = panel.ui.secondOpinionComboBox
+    assert box.currentText == "nobody" and panel.settings().second_opinion == ""
+    panel._parameterNode.secondOpinion = str(twin)
+    assert box.currentText == "twin.json"
+    panel.ui.checkButton.click()
+    finish(panel)
+    assert "holds no second opinion" in panel.ui.verdictLabel.text
+    panel.ui.calibrateButton.click()
+    finish(panel)
+    panel.ui.checkButton.click()
+    finish(panel)
+    assert panel.session.result.data["second_opinion"]["name"] == "twin", panel.ui.logText.toPlainText()
+    box.currentIndex = 0
+    assert panel.settings().second_opinion == ""
 
 
 def test_cancelled_calibration_leaves_no_file_and_the_earlier_choice(panel, clean, calibration):
