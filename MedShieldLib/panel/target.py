@@ -87,7 +87,7 @@ class TargetSection:
 
 
 def _fill(box: Any, choices: list[tuple[str, str]], chosen: str) -> None:
-    """Offer (text, value) in a box and show the one that is chosen, even if it is a model file that is gone."""
+    """Offer (text, value) in a box and show what is chosen, even a model file that is gone."""
     if chosen not in dict(choices).values():  # say so at the check
         choices = [*choices, (Path(chosen).name, chosen)]
     if [box.itemText(n) for n in range(box.count)] != [text for text, _value in choices]:

@@ -104,7 +104,7 @@ def target_choices(recent: Iterable[str], has_deepbet: bool) -> list[tuple[str, 
 
 
 def opinion_choices(recent: Iterable[str], has_deepbet: bool) -> list[tuple[str, str]]:
-    """(text for the user, target) of all who can be asked for a second opinion; nobody is the first choice."""
+    """(text for the user, target) of all who can give a second opinion; nobody is the first choice."""
     copy = _("deepbet, hardened copy") if has_deepbet else _("deepbet, hardened copy (installed when used)")
     robust = (_("Brain tissue, robust twin"), "brain-tissue-robust")
     built_in = [(_("nobody"), ""), robust, (copy, "deepbet-coarse-hardened")]
