@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 # Instructions that multiply in bfloat16, by the names that PyTorch gives them.
@@ -15,6 +17,6 @@ def mixed() -> torch.autocast:
     among them, it is emulated, and slower than float32. Versions of PyTorch that do not tell what the
     processor has compute in float32.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     native = any(capabilities.get(name, False) for name in _NATIVE)
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=native)
