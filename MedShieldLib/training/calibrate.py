@@ -99,7 +99,7 @@ def with_opinion(
         calibration: without it.
         rows: its volumes.
         second: who is asked.
-        learned: subjects that the second target learned from; None takes all that have labels.
+        learned: subjects whose answers both targets learned; None takes all that have labels.
         progress: called with the share done and what is going on.
     """
     asked = with_second_opinion(calibration, rows, second, progress=progress)
@@ -156,7 +156,10 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="+", default=(), help="folds to use, from 0; default: all")
     parser.add_argument("--second-opinion", metavar="TARGET", help="another target to ask as well")
     parser.add_argument(
-        "--learned", nargs="+", metavar="SUBJECT", help="whom it learned from (default: all with labels)"
+        "--learned",
+        nargs="*",
+        metavar="SUBJECT",
+        help="of whom it learned the target's answers (default: all with labels; no names: of nobody)",
     )
     parser.add_argument("--onto", type=Path, help="a calibration to which its opinion is added")
     arguments = parser.parse_args()

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from MedShieldLib import second_opinion
+from MedShieldLib.attacks import load_attack
 from MedShieldLib.calibration import Calibration
 from MedShieldLib.errors import InputError
+from MedShieldLib.result import Verdict
 from MedShieldLib.shield import Shield
 from MedShieldLib.targets import DifferentiableTarget, deepbet, load_target
 from MedShieldLib.volume import Volume
@@ -210,3 +213,22 @@ def test_its_calibration_ships_and_fits_the_weights_of_the_package(fine, coarse)
     assert shipped.n_subjects == 15 and Shield.for_target(fine).calibration.sha256 == shipped.sha256
     with pytest.raises(InputError, match="other weights"):
         shipped.require_target(coarse)
+
+
+def test_the_hardened_copy_agrees_and_is_harder_to_mislead(coarse, mni_2mm: Volume) -> None:
+    """Its opinion is worth as much as these two are true; see `second_opinion.py`."""
+    copy = load_target("deepbet-coarse-hardened")
+    assert copy.name == "deepbet-coarse-hardened" and copy.sha256 != coarse.sha256
+    apart = second_opinion.contradictions(coarse, coarse.probabilities(mni_2mm), copy, mni_2mm, seed=1)
+    assert apart.shape == (1, 2) and apart.max() < 0.05
+    moved = [
+        load_attack("pgd", steps=3)(model, mni_2mm, 8 / 255, seed=1).dice_drop for model in (coarse, copy)
+    ]
+    assert moved[1] < 0.5 * moved[0]
+
+
+def test_the_calibration_that_ships_knows_the_hardened_copy(fine, mni_2mm: Volume) -> None:
+    copy = load_target("deepbet-coarse-hardened")
+    result = Shield.for_target(fine, seed=1, second=copy).check_and_segment(mni_2mm)
+    assert result.second is not None and result.second.sha256 == copy.sha256
+    assert result.verdict is Verdict.CLEAN
