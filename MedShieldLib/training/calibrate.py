@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,10 +64,10 @@ def calibrate_shipped(
     volumes: Sequence[tuple[str, Volume]],
     stand_ins: Mapping[str, Target],
     second: Target | None = None,
-    learned: Collection[str] | None = None,
+    alike: bool = True,
     progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
-    """Choose the versions on a few heads, then calibrate on all; `learned` as in `with_opinion`."""
+    """Choose the versions on a few heads, then calibrate on all; `alike` as in `with_opinion`."""
     # Heads of different sources come first, because filters are tried on the first few.
     step = max(1, len(volumes) // _TO_CHOOSE)
     mixed = [volume for first in range(step) for _, volume in volumes[first::step]]
@@ -83,14 +83,14 @@ def calibrate_shipped(
         second=second,
         progress=progress,
     )
-    return _with_new_heads_contradictions(calibration, learned)
+    return _with_new_heads_contradictions(calibration) if alike else calibration
 
 
 def with_opinion(
     calibration: Calibration,
     rows: Rows,
     second: Target,
-    learned: Collection[str] | None = None,
+    alike: bool = True,
     progress: Progress = lambda fraction, step: None,
 ) -> Calibration:
     """A calibration of `calibrate_shipped` with a second opinion of the same volumes, nothing redone.
@@ -99,19 +99,18 @@ def with_opinion(
         calibration: without it.
         rows: its volumes.
         second: who is asked.
-        learned: subjects whose answers both targets learned; None takes all that have labels.
+        alike: whether both targets learned from the heads with labels, and from the same ones.
         progress: called with the share done and what is going on.
     """
     asked = with_second_opinion(calibration, rows, second, progress=progress)
-    return _with_new_heads_contradictions(asked, learned)
+    return _with_new_heads_contradictions(asked) if alike else asked
 
 
-def _with_new_heads_contradictions(calibration: Calibration, learned: Collection[str] | None) -> Calibration:
+def _with_new_heads_contradictions(calibration: Calibration) -> Calibration:
     if calibration.second is None:
         return calibration
-    subjects = np.array(calibration.subjects)
-    known = ~np.isin(subjects, _UNSEEN) if learned is None else np.isin(subjects, list(learned))
-    expected = as_if_new(calibration.second.contradictions, known)
+    learned = ~np.isin(calibration.subjects, _UNSEEN)
+    expected = as_if_new(calibration.second.contradictions, learned)
     return replace(calibration, second=replace(calibration.second, contradictions=expected))
 
 
@@ -156,10 +155,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="+", default=(), help="folds to use, from 0; default: all")
     parser.add_argument("--second-opinion", metavar="TARGET", help="another target to ask as well")
     parser.add_argument(
-        "--learned",
-        nargs="*",
-        metavar="SUBJECT",
-        help="of whom it learned the target's answers (default: all with labels; no names: of nobody)",
+        "--unlike", action="store_true", help="the second opinion did not learn what the target learned"
     )
     parser.add_argument("--onto", type=Path, help="a calibration to which its opinion is added")
     arguments = parser.parse_args()
@@ -178,9 +174,9 @@ def main() -> None:
     second = load_target(arguments.second_opinion) if arguments.second_opinion else None
     if arguments.onto and second:
         rows = Rows(target, volumes, per_volume=_SHIFTS_PER_HEAD, stand_ins=others)
-        calibration = with_opinion(Calibration.load(arguments.onto), rows, second, arguments.learned, say)
+        calibration = with_opinion(Calibration.load(arguments.onto), rows, second, not arguments.unlike, say)
     else:
-        calibration = calibrate_shipped(target, volumes, others, second, arguments.learned, say)
+        calibration = calibrate_shipped(target, volumes, others, second, not arguments.unlike, say)
     calibration.save(arguments.out or _SHIPPED / f"{arguments.target}.calibration.json")
     for version in calibration.versions:
         print(version)
