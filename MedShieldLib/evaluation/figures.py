@@ -11,12 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from MedShieldLib.evaluation.metrics import Estimate, Rate, auroc, over_subjects, rate_over_subjects
-from MedShieldLib.evaluation.plan import Kind
+from MedShieldLib.evaluation.plan import SHIELDS, Kind
 from MedShieldLib.evaluation.rows import EFFECTIVE, Row, grouped
 
 SHIELD, SECOND = "shield", "shield-second"
 # Dice lost unnoticed that counts as a silent failure, by bound in 255ths.
 SILENT_DROP: dict[float, float] = {2: 0.05, 4: 0.05, 8: 0.10}
+
+
+def deciding(rows: Iterable[Row]) -> str:
+    """The shield whose figures decide: the plain one, or what stands for it in a run without it."""
+    there = {r.defence for r in rows}
+    return next((name for name in (SHIELD, *reversed(SHIELDS)) if name in there), SHIELD)
 
 
 def auroc_by_pair(rows: Sequence[Row], shifted: bool = True) -> dict[tuple[str, str], float]:

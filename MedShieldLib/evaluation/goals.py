@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from MedShieldLib.evaluation.figures import (
-    SHIELD,
     SILENT_DROP,
     alarmed,
     auroc_by_pair,
+    deciding,
     detection_rate,
     least,
     mean,
@@ -22,10 +22,11 @@ from MedShieldLib.evaluation.rows import Row, grouped
 
 
 def goals(rows: Sequence[Row]) -> str:
-    """The figures that decide, of the shield alone, beside what was aimed at."""
-    mine = [r for r in rows if r.defence == SHIELD]
+    """The figures of one shield, beside what was aimed at."""
+    shield = deciding(rows)
+    mine = [r for r in rows if r.defence == shield]
     if not mine:
-        return "The shield was not among the defences of this run."
+        return "No shield was among the defences of this run."
     areas = auroc_by_pair(mine).values()
     lines = [("AUROC, mean / worst pair", ">= .995 / >= .97", pair(mean(areas), least(areas)))]
     for eps, goal in ((2, ".90"), (4, ".98"), (8, "1.0")):
@@ -38,7 +39,7 @@ def goals(rows: Sequence[Row]) -> str:
     ]
     lines.append(("clean Dice lost, points, gated / always on", "<= .2 / <= 1.5", pair(*lost)))
     lines.append(("extra inferences of a check", "<= 6", f"{mean(r.extra_inferences for r in mine):.0f}"))
-    return table(("figure", "goal", "measured"), lines)
+    return table(("figure", "goal", shield), lines)
 
 
 def _alarms_goal(rows: Sequence[Row]) -> tuple[str, str, str]:

@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from MedShieldLib.evaluation.figures import SHIELD, mean, silent_rate  # noqa: E402
+from MedShieldLib.evaluation.figures import deciding, mean, silent_rate  # noqa: E402
 from MedShieldLib.evaluation.metrics import roc  # noqa: E402
 from MedShieldLib.evaluation.plan import Kind  # noqa: E402
 from MedShieldLib.evaluation.rows import Row, grouped  # noqa: E402
@@ -78,10 +78,11 @@ def _dice(rows: Sequence[Row]) -> Figure | None:
 
 
 def _failures(rows: Sequence[Row]) -> Figure | None:
-    """Of the shield: share of silent failures against the passes that the attacker spent."""
+    """Of the shield that decides: share of silent failures against the passes that the attacker spent."""
+    shield = deciding(rows)
 
     def draw(axes: Axes, mine: Sequence[Row]) -> None:
-        attacked = [r for r in mine if r.kind.attacked and r.defence == SHIELD]
+        attacked = [r for r in mine if r.kind.attacked and r.defence == shield]
         bounds = sorted({r.eps for r in attacked})
         for eps, color in zip(bounds, _MUTED, strict=False):
             points = []
@@ -124,21 +125,22 @@ def _inferences(rows: Sequence[Row]) -> Figure | None:
 
 
 def _false_alarms(rows: Sequence[Row]) -> Figure | None:
-    """Of the shield, by shift."""
+    """Of the shield that decides, by shift."""
+    shield = deciding(rows)
 
     def draw(axes: Axes, mine: Sequence[Row]) -> None:
-        benign = [r for r in mine if r.kind in (Kind.CLEAN, Kind.SHIFT) and r.defence == SHIELD]
+        benign = [r for r in mine if r.kind in (Kind.CLEAN, Kind.SHIFT)]
         groups = grouped(benign, lambda r: r.name or "none")
         attack = [mean([r.alarm for r in g]) for g in groups.values()]
         novel = [mean([r.unusual for r in g]) for g in groups.values()]
-        axes.barh(list(groups), attack, color=_STRONG[SHIELD], label="called an attack")
+        axes.barh(list(groups), attack, color=_STRONG[shield], label="called an attack")
         axes.barh(list(groups), novel, left=attack, color="#d9d9d9", label="out of distribution")
         axes.axvline(0.05, color="black", linewidth=0.8, linestyle=":")
         axes.invert_yaxis()
         axes.tick_params(axis="y", labelsize=7)
         axes.set(xlabel="share of volumes", xlim=(0, 1))
 
-    return _per_target([r for r in rows if r.defence == SHIELD], draw)
+    return _per_target([r for r in rows if r.defence == shield], draw)
 
 
 def _per_target(rows: Sequence[Row], draw) -> Figure | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from MedShieldLib import __version__
 from MedShieldLib.evaluation import tables
 from MedShieldLib.evaluation.baselines import write_text
-from MedShieldLib.evaluation.figures import SECOND, SHIELD
+from MedShieldLib.evaluation.figures import SECOND, deciding
 from MedShieldLib.evaluation.goals import goals
 from MedShieldLib.evaluation.metrics import LEAST_SUBJECTS
 from MedShieldLib.evaluation.plan import ALPHA, Kind, Plan
@@ -45,6 +45,7 @@ def write_report(measured: list[dict], plan: Plan, folder: Path, command: str) -
 def rendered(rows: list[Row], skipped: list[str], plan: Plan, pictures: dict[str, str], command: str) -> str:
     """The text of BENCHMARK.md; `pictures` are titles and file names."""
     tests = [r for r in rows if r.kind is not Kind.CALIBRATION]
+    shield = deciding(tests)
     parts = [
         "# Benchmark",
         _preamble(tests, plan, command),
@@ -61,7 +62,7 @@ def rendered(rows: list[Row], skipped: list[str], plan: Plan, pictures: dict[str
         "ones alone.",
         tables.detection(tests),
         tables.thresholds(rows),
-        f"By attack, {SHIELD}:",
+        f"By attack, {shield}:",
         tables.detection_by_attack(tests),
         "## Defended segmentation",
         "Dice on effectively attacked volumes against the clean answer, always on and gated by the detector. "
@@ -70,7 +71,7 @@ def rendered(rows: list[Row], skipped: list[str], plan: Plan, pictures: dict[str
         "On clean volumes, points of Dice lost:",
         tables.harm(tests),
         "## False alarms",
-        f"Share of benign volumes that {SHIELD} calls an attack, or out of distribution, at {ALPHA:.0%}; and "
+        f"Share of benign volumes that {shield} calls an attack, or out of distribution, at {ALPHA:.0%}; and "
         "of the other detectors, attack alarms alone.",
         tables.false_alarms(tests),
         "## Attackers who know the shield",

@@ -5,17 +5,17 @@ What they count is in `figures.py`; they stand together in `report.py`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
 from MedShieldLib.evaluation.figures import (
-    SHIELD,
     alarmed,
     auroc_by_pair,
     bounds_of,
+    deciding,
     detection_rate,
     estimate,
+    least,
     mean,
     mean_of,
     rate,
@@ -62,9 +62,9 @@ def detection(rows: Sequence[Row]) -> str:
         lines.append(
             (
                 defence,
-                f"{mean(pairs.values()):.3f}",
-                f"{min(pairs.values(), default=math.nan):.3f}",
-                f"{mean(auroc_by_pair(group, shifted=False).values()):.3f}",
+                number(mean(pairs.values()), 3),
+                number(least(pairs.values()), 3),
+                number(mean(auroc_by_pair(group, shifted=False).values()), 3),
                 *rates,
             )
         )
@@ -73,8 +73,9 @@ def detection(rows: Sequence[Row]) -> str:
 
 
 def detection_by_attack(rows: Sequence[Row]) -> str:
-    """Of the shield: AUROC and detection rates of every pair of target and attack."""
-    mine = [r for r in rows if r.defence == SHIELD]
+    """Of the shield that decides: AUROC and detection rates of every pair of target and attack."""
+    shield = deciding(rows)
+    mine = [r for r in rows if r.defence == shield]
     pairs, bounds = auroc_by_pair(mine), bounds_of(rows)
     lines = []
     for (target, name), area in pairs.items():
@@ -118,10 +119,11 @@ def harm(rows: Sequence[Row]) -> str:
 def false_alarms(rows: Sequence[Row]) -> str:
     """Per shift: share of alarms."""
     benign = [r for r in rows if r.kind in (Kind.CLEAN, Kind.SHIFT)]
-    others = [d for d in with_detector(benign) if d != SHIELD]
+    shield = deciding(rows)
+    others = [d for d in with_detector(benign) if d != shield]
     lines = []
     for name, group in grouped(benign, lambda r: r.name or "none").items():
-        mine = [r for r in group if r.defence == SHIELD]
+        mine = [r for r in group if r.defence == shield]
         rates = [figure(rate([r for r in group if r.defence == d], alarmed)) for d in others]
         attack, novel = rate(mine, alarmed), rate(mine, lambda r: r.unusual)
         lines.append((name, str(len(mine)), figure(attack), figure(novel), *rates))

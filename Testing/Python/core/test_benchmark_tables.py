@@ -52,6 +52,20 @@ def test_the_report_says_who_gives_the_second_opinion():
         assert said in text and said not in report.rendered([CLEAN], [], Plan(None, Path("work")), {}, "c")
 
 
+def test_goals_are_those_of_the_plain_shield_or_of_what_stands_for_it():
+    lost = [replace(row, defence="shield-second", p_attack=0.9) for row in (CLEAN, CAUGHT)]
+    none = [replace(row, defence="none", p_attack=math.nan) for row in (CLEAN, CAUGHT)]
+    for rows, name, seen in (
+        ([CLEAN, CAUGHT, *lost], "shield", "1.00 (1 of 1)"),
+        ([*none, *lost], "shield-second", "0.00 (0 of 1)"),
+    ):
+        text = report.rendered(rows, [], Plan(None, Path("work")), {}, "command")
+        assert f"| figure | goal | {name} |" in text
+        assert f"detection of effective attacks at 5%, eps 8 | >= 1.0 | {seen} |" in text
+        assert f"By attack, {name}:" in text and f"volumes that {name} calls an attack" in text
+    assert "No shield was among" in report.rendered(none, [], Plan(None, Path("work")), {}, "command")
+
+
 def test_what_the_vote_has_is_not_what_the_user_is_given_without_an_alarm():
     vote = printed([SILENT], "adaptive, eps 8: vote, whether there was an alarm or not / clean Dice")
     given = printed([SILENT], "adaptive, eps 8: given / clean Dice")
