@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,9 @@ def main() -> None:
     for kind, (scores, p_of) in kinds.items():
         alarms = left_out(scores, calibration.subjects, p_of) <= ALPHA
         print(f"{kind} alarms at {ALPHA:.0%}: {alarms.sum()} of {len(alarms)} ({alarms.mean():.1%})")
+        whose = Counter(np.array(calibration.subjects)[alarms].tolist())
+        if whose:
+            print(f"  of {', '.join(f'{subject} ({n})' for subject, n in whose.items())}")
         shifts = np.array(calibration.shift_names)
         for shift in dict.fromkeys(calibration.shift_names):
             these = alarms[shifts == shift]

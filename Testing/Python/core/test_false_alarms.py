@@ -27,10 +27,14 @@ def test_the_shipped_calibration_is_told_with_its_second_opinion(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["false_alarms"])
     false_alarms.main()
-    kinds = re.findall(r"^(.*) alarms at 5%: (\d+) of (\d+)", capsys.readouterr().out, re.M)
+    text = capsys.readouterr().out
+    kinds = re.findall(r"^(.*) alarms at 5%: (\d+) of (\d+)", text, re.M)
     assert [kind for kind, *_ in kinds] == [
         "attack",
         "novelty",
         "attack, with the opinion of brain-tissue-robust,",
     ]
     assert all(int(alarms) < 0.1 * int(scores) for _, alarms, scores in kinds)
+    whose = re.findall(r" alarms at 5%: (\d+) of .*\n  of (.*)", text)
+    assert len(whose) == sum(alarms != "0" for _, alarms, _ in kinds)
+    assert all(int(alarms) == sum(map(int, re.findall(r"\((\d+)\)", of))) for alarms, of in whose)
