@@ -15,12 +15,16 @@ from MedShieldLib.evaluation.plan import ALPHA, Kind, Plan
 from MedShieldLib.evaluation.plots import draw_all
 from MedShieldLib.evaluation.rows import EFFECTIVE, Row, grouped, rows_of, write_csv
 from MedShieldLib.targets.brain_tissue import ROBUST_NAME
+from MedShieldLib.targets.deepbet import HARDENED_NAME
 
-_ASKED = f"{SECOND} asks {{}} for its second opinion."
+# What those that ship have learned from.
+_LEARNED = {
+    ROBUST_NAME: "nichart_Subj1 to 12 and MNI152",
+    HARDENED_NAME: "nichart_Subj2 to 4, mricron_ch2, nv_spm152 and nv_MR_Gd",
+}
 _FLATTERED = (
-    f"{SECOND} asks {ROBUST_NAME} for its second opinion, which was trained on nichart_Subj1 to 12 and "
-    "MNI152. It draws these better than other heads, in the calibration as in the tests: figures on Subj1 to "
-    "4 flatter it, and false alarms on other heads are more likely than the calibration tells."
+    " It was trained on {} and draws these better than other heads: tests on them flatter it, and where they "
+    "are in the calibration, false alarms on other heads are more likely than that tells."
 )
 
 
@@ -104,7 +108,8 @@ def _preamble(rows: Sequence[Row], plan: Plan, command: str) -> str:
         lines.append(f"- {target}: tested on {len(names)} subjects ({', '.join(names)})")
     if any(r.defence == SECOND for r in rows):
         second = plan.second_opinion
-        lines += ["", _FLATTERED if second == ROBUST_NAME else _ASKED.format(second)]
+        flattered = _FLATTERED.format(_LEARNED[second]) if second in _LEARNED else ""
+        lines += ["", f"{SECOND} asks {second} for its second opinion.{flattered}"]
     if plan.data is None:
         lines += ["", "**A trial run on one head that the target was trained on: it shows that all works.**"]
     return "\n".join(lines)

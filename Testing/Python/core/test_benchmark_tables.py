@@ -47,7 +47,11 @@ def test_attacks_that_do_nothing_do_not_count_as_defended():
 
 def test_the_report_says_who_gives_the_second_opinion():
     asked = replace(CLEAN, defence="shield-second")
-    for second, said in (("brain-tissue-robust", "flatter it"), ("copy.json", "asks copy.json for")):
+    for second, said in (
+        ("brain-tissue-robust", "It was trained on nichart_Subj1 to 12 and MNI152 and"),
+        ("deepbet-coarse-hardened", "It was trained on nichart_Subj2 to 4,"),
+        ("copy.json", "asks copy.json for its second opinion.\n"),
+    ):
         text = report.rendered([asked], [], Plan(None, Path("work"), second_opinion=second), {}, "command")
         assert said in text and said not in report.rendered([CLEAN], [], Plan(None, Path("work")), {}, "c")
 
