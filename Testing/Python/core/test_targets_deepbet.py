@@ -201,7 +201,7 @@ def test_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch
 def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "deepbet").mkdir()
     found = deepbet.find_spec("deepbet")
-    found.origin = str(tmp_path / "deepbet" / "__init__.py")
+    monkeypatch.setattr(found, "origin", str(tmp_path / "deepbet" / "__init__.py"))
     monkeypatch.setattr(deepbet, "find_spec", lambda name: found)
     with pytest.raises(InputError, match=r"bbox_model.pt is missing"):
         deepbet.load_coarse()
