@@ -15,9 +15,11 @@ pytest.importorskip("nilearn")
 
 from MedShieldLib.clean_rows import Rows  # noqa: E402
 from MedShieldLib.errors import Cancelled, InputError  # noqa: E402
+from MedShieldLib.recalibration import with_second_opinion  # noqa: E402
 from MedShieldLib.targets.brain_tissue import WEIGHTS, build_network, network_of, target_of  # noqa: E402
 from MedShieldLib.targets.network import NetworkTarget  # noqa: E402
 from MedShieldLib.training import augment, consistency, hardening, precision, robust, validate  # noqa: E402
+from MedShieldLib.training import calibrate as calibrate_script  # noqa: E402
 from MedShieldLib.training.augment import sample  # noqa: E402
 from MedShieldLib.training.calibrate import as_if_new, calibrate_shipped, with_opinion  # noqa: E402
 from MedShieldLib.training.data import (  # noqa: E402
@@ -253,6 +255,22 @@ def test_shipped_calibration_gets_its_second_opinion_later(small_target, small_h
     others = [(name, volume) for (name, _), (_, volume) in zip(heads, small_heads[2:5], strict=True)]
     with pytest.raises(InputError, match="head 0"):
         with_opinion(alone, rows(others), second)
+
+
+def test_contradictions_are_those_measured_where_the_second_target_learned_something_else(
+    monkeypatch: pytest.MonkeyPatch, small_target, small_heads
+) -> None:
+    """What `--unlike` does."""
+    monkeypatch.setattr(calibrate_script, "_UNSEEN", ("head 0",))
+    second = NetworkTarget("second", small_target.network, small_target.structures, "02", (4.0, 4.0, 4.0))
+    alone = calibrate_shipped(small_target, small_heads[:2], {})
+    rows = Rows(small_target, small_heads[:2], per_volume=4)
+    measured = with_second_opinion(alone, rows, second).second.contradictions
+    scaled, kept = (with_opinion(alone, rows, second, alike).second.contradictions for alike in (True, False))
+    np.testing.assert_array_equal(kept, measured)
+    new = np.array(alone.subjects) == "head 0"
+    np.testing.assert_allclose(scaled[~new].mean(0), measured[new].mean(0))
+    assert not np.allclose(scaled, measured)
 
 
 @pytest.mark.parametrize(
