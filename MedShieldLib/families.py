@@ -33,7 +33,7 @@ from MedShieldLib.versions import (
 from MedShieldLib.volume import Volume
 
 # Raise it when `choose` may choose another family: what was chosen before is not taken for it.
-REVISION = 7
+REVISION = 6
 # Of each kind, from strong to weak.
 _LADDERS: tuple[tuple[Filter, ...], ...] = (
     tuple(LowPass(c) for c in (0.35, 0.45, 0.55, 0.65, 0.75)),
@@ -55,9 +55,6 @@ _IN_PLACE = 3
 # A second filter of a kind repairs a little more, a third one hardly anything.
 _OF_A_KIND = 2
 _REACH = 3
-# Of what the mildest filter changes, this share makes out the core of a volume, far from its rim. With a
-# tenth, MeshNets still feel the rim of cropped scans there; targets with strides notice places anywhere.
-_CORE = 0.02
 _MOVED, _MIRRORED = Moved(_REACH, False), Moved(_REACH, True)
 # A target that a mirror upsets by so many times as much as a shift alone takes left and right for different.
 _ONE_SIDED = 1.5
@@ -83,7 +80,7 @@ def choose(
 
     Args:
         target: the target that answers.
-        volumes: clean ones. The first three cost up to about twenty-six inferences each, and up to
+        volumes: clean ones. The first three cost up to about twenty-five inferences each, and up to
             twelve of all, evenly spaced, nine more.
         tolerance: mean clean disagreement that a version may cause.
         seed: of the draws.
@@ -101,7 +98,8 @@ def choose(
     progress(1 - 2 / (len(_LADDERS) + 2), "Choosing the reformer: moved")
     in_place = sorted(tolerated, key=trial.harm)[:_IN_PLACE]
     # A network without strides sees every place alike: its answer moves along, and so does an attack's.
-    others = (_with_places if trial.notices_places() else _without_places)(trial, in_place)
+    notices_places = trial.harm(_MOVED) > trial.harm(_PROBE)
+    others = (_with_places if notices_places else _without_places)(trial, in_place)
 
     def say(fraction: float, step: str) -> None:
         progress(1 - (1 - fraction) / (len(_LADDERS) + 2), f"Choosing the reformer: nudges, {step}")
@@ -217,58 +215,24 @@ class _Trial:
     def harm(self, version: Version) -> float:
         """Mean disagreement between the answers to the volumes themselves and to the version."""
         if version not in self._harms:
+            if self._cancelled():
+                raise Cancelled
             losses = [self._loss(version, n) for n in range(len(self._volumes))]
             self._harms[version] = float(np.mean(losses))
         return self._harms[version]
 
-    def notices_places(self) -> bool:
-        """Whether a move upsets the target more than the mildest filter does, in the core of the volumes.
-
-        What a move pushes over the rim of a cropped scan, and what it brings in there, upsets a network
-        without strides as well, as far from the rim as it can see.
-        """
-        losses = [self._losses_in_core(n) for n in range(len(self._volumes))]
-        by_move, by_filter = np.mean(losses, axis=0)
-        return bool(by_move > by_filter)
-
-    def _losses_in_core(self, n: int) -> list[float]:
-        """Of one volume moved, and filtered."""
-        answer = self._answers[n]
-        moved, filtered = (self._answer(version, n)[0] for version in (_MOVED, _PROBE))
-        core = _core(np.abs(answer - filtered).sum(0))
-        return [detector.disagreement(answer[core], other[core]).mean() for other in (moved, filtered)]
-
     def _loss(self, version: Version, n: int) -> float:
-        answer = self._answers[n]
-        other, moved = self._answer(version, n)
-        within = _inside(answer) if moved else ...
-        return detector.disagreement(answer[within], other[within]).mean()
-
-    def _answer(self, version: Version, n: int) -> tuple[np.ndarray, bool]:
-        """To a draw of the version of one volume, mapped back, and whether that was moved."""
-        if self._cancelled():
-            raise Cancelled
-        volume = self._volumes[n]
+        volume, answer = self._volumes[n], self._answers[n]
         source = Source(volume, self._target.grid(volume), self._target.finest_mm)
         draw = version.draw(source, np.random.default_rng(self._seed + n))
         other = self._target.probabilities(draw.volume)
-        return (other, False) if draw.restore is None else (draw.restore(other), True)
+        if draw.restore is None:
+            return detector.disagreement(answer, other).mean()
+        within = _inside(answer)
+        return detector.disagreement(answer[within], draw.restore(other)[within]).mean()
 
 
 def _inside(answer: np.ndarray) -> tuple[slice, ...]:
     """An answer (C, K', J', I') without its rim: what a move pushed out there is not the target's doing."""
     rim, thin = slice(_REACH, -_REACH), slice(None)
     return (thin, *(rim if size > 2 * _REACH else thin for size in answer.shape[1:]))
-
-
-def _core(changes: np.ndarray) -> tuple[slice, ...]:
-    """The innermost block of an answer (C, K', J', I') that holds `_CORE` of the changes (K', J', I')."""
-    total = changes.sum()
-    blocks = (_block(changes.shape, depth) for depth in np.linspace(0.95, 0, 20))
-    return (slice(None), *next((b for b in blocks if changes[b].sum() > _CORE * total), ()))
-
-
-def _block(shape: tuple[int, ...], depth: float) -> tuple[slice, ...]:
-    """What is left without this share of each side, half of it at either end."""
-    rims = [int(depth * size / 2) for size in shape]
-    return tuple(slice(rim, size - rim) for rim, size in zip(rims, shape, strict=True))
