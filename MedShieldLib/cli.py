@@ -173,14 +173,16 @@ def harden(
     target: TargetName,
     out: Annotated[Path, _path_option("--out", "-o", help="JSON file for the copy; its weights go beside.")],
     work: Annotated[Path, _path_option("--work", "-w", help="For checkpoints; a rerun picks up there.")],
+    begin: Annotated[str | None, typer.Option(help="A copy to train on, with another --seed.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="Default: 1600.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: 13.")] = None,
     force: Force = False,
     trust: Trust = False,
 ) -> None:
     """Train a copy of a target that is harder to mislead, to ask for second opinions (an hour or more)."""
-    _agree_to_foreign_code(target, trust)
-    weights = _run(HardenJob(folder, target, out, work, iterations, seed, force).run)
+    for name in filter(None, (target, begin)):
+        _agree_to_foreign_code(name, trust)
+    weights = _run(HardenJob(folder, target, out, work, iterations, seed, force, begin).run)
     terminal.out.print(f"Copy: {out}, with its weights in {weights.name}", markup=False, soft_wrap=True)
 
 

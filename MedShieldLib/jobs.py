@@ -148,6 +148,7 @@ class HardenJob:
         work: folder for checkpoints.
         iterations: None takes the recipe's, as does `seed`.
         force: replace what is there.
+        begin: a copy made before, whose weights are trained on; None begins with the target's own.
     """
 
     folder: Path
@@ -157,6 +158,7 @@ class HardenJob:
     iterations: int | None = None
     seed: int | None = None
     force: bool = False
+    begin: str | None = None
 
     def run(self, control: Control) -> Path:
         """The file of the weights. Raises InputError or Cancelled; writes both files whole or neither."""
@@ -165,7 +167,8 @@ class HardenJob:
 
         require_new_file(self.out, self.force, (".json",))
         require_new_file(hardened.weights_beside(self.out), self.force)
-        target, copy = (hardened.require_trainable(load_target(self.target)) for _ in range(2))
+        target = hardened.require_trainable(load_target(self.target))
+        copy = hardened.require_copy(load_target(self.begin or self.target), target)
         volumes = _volumes_in(self.folder, control.stage(0.0, 0.02))
         chosen = {"iterations": self.iterations, "seed": self.seed}
         recipe = copies.Recipe(**{key: value for key, value in chosen.items() if value is not None})
@@ -175,7 +178,7 @@ class HardenJob:
             target,
             copy,
             [volume for _, volume in volumes],
-            self.work / copies.identity(target, [name for name, _ in volumes], recipe),
+            self.work / copies.identity(target, copy, [name for name, _ in volumes], recipe),
             recipe,
             progress=control.part(0.02, 0.99),
             cancelled=control.cancelled,

@@ -65,6 +65,22 @@ def require_trainable(target: Target) -> Trainable:
     return target
 
 
+def require_copy(copy: Target, target: Trainable) -> Trainable:
+    """The copy, if it has weights like the target's, whatever their values.
+
+    Raises:
+        InputError: if it has not.
+    """
+    copy = require_trainable(copy)
+    if _shapes(copy.network) != _shapes(target.network):
+        raise InputError(f"'{copy.name}' is no copy of target '{target.name}': its network is another one.")
+    return copy
+
+
+def _shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in bare(network).named_parameters()}
+
+
 def save(network: torch.nn.Module, target: str, out: Path) -> Path:
     """Write a copy's weights, and then `out`, its JSON file, each whole or not at all.
 

@@ -72,7 +72,7 @@ def harden(
 
     Args:
         target: the target under protection, which stays as it is.
-        copy: the same target, loaded once more; its weights change.
+        copy: the same target, loaded once more, or a copy of it made before; its weights change.
         volumes: clean ones. A calibration of the second opinion has to be of others.
         work: folder for checkpoints.
         recipe: how long, how fast, and against what changes.
@@ -96,9 +96,9 @@ def harden(
     return fit(network, cycle, make, loss_of, work, progress, cancelled)
 
 
-def identity(target: Trainable, names: Sequence[str], recipe: Recipe) -> str:
-    """A folder name for checkpoints: another target, other volumes or another recipe get another one."""
-    return hashlib.sha256(repr((target.sha256, sorted(names), recipe)).encode()).hexdigest()[:16]
+def identity(target: Trainable, copy: Trainable, names: Sequence[str], recipe: Recipe) -> str:
+    """A folder name for checkpoints: other weights, other volumes or another recipe get another one."""
+    return hashlib.sha256(repr((target.sha256, copy.sha256, sorted(names), recipe)).encode()).hexdigest()[:16]
 
 
 def sample(target: Trainable, volumes: Sequence[Volume], seed: int) -> Sample:
