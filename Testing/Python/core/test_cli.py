@@ -282,9 +282,10 @@ def test_foreign_code_that_a_benchmark_asks_as_well_is_not_run_unasked(foreign, 
     assert "--trust" in sentence and "gone.pt" in sentence
 
 
-def test_foreign_code_is_not_hardened_unasked(head, foreign, tmp_path):
+@pytest.mark.parametrize("names", [("--target",), ("--target", BRAIN[1], "--begin")])
+def test_foreign_code_is_not_hardened_unasked(head, foreign, tmp_path, names):
     places = ("--work", tmp_path / "work", "-o", tmp_path / "copy.json")
-    sentence = refusal("harden", head.parent, "--target", foreign, *places)
+    sentence = refusal("harden", head.parent, *names, foreign, *places)
     assert "--trust" in sentence and "gone.pt" in sentence
     assert not (tmp_path / "work").exists()
 

@@ -194,6 +194,28 @@ def test_a_copy_is_a_target_with_a_name_and_a_hash_of_its_own(
     assert load_target(harden(seed=5, force=True)).sha256 != copy.sha256
 
 
+def test_a_copy_is_trained_on_from_where_it_was(
+    model: Path, harden: Callable[..., Path], tmp_path: Path
+) -> None:
+    first = harden(iterations=20)
+    again = {"iterations": 1, "seed": 5}
+    on = harden(out=tmp_path / "copies" / "on.json", begin=str(first), **again)
+    anew = harden(out=tmp_path / "copies" / "anew.json", **again)
+
+    def away(path: Path) -> float:
+        pairs = zip(trainable(path).network.parameters(), trainable(first).network.parameters(), strict=True)
+        return sum(float((ours - theirs).abs().sum()) for ours, theirs in pairs)
+
+    assert 0 < away(on) < 0.2 * away(anew)
+    assert load_target(on).name == "tissue-hardened"
+
+
+def test_what_is_no_copy_of_the_target_is_not_trained_on(harden: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'brain-tissue' is no copy of target 'tissue'"):
+        harden(begin="brain-tissue")
+    assert not (tmp_path / "work").exists()
+
+
 def test_a_copy_can_be_moved_with_its_model(harden: Callable[..., Path], tmp_path: Path) -> None:
     sha256 = load_target(harden()).sha256
     moved = tmp_path / "elsewhere"
