@@ -20,7 +20,7 @@ from MedShieldLib.targets.deepbet import HARDENED_NAME
 # What those that ship have learned from.
 _LEARNED = {
     ROBUST_NAME: "nichart_Subj1 to 12 and MNI152",
-    HARDENED_NAME: "nichart_Subj2 to 4, mricron_ch2, nv_spm152 and nv_MR_Gd",
+    HARDENED_NAME: "nichart_Subj2 to 4, mricron_ch2, nv_spm152, nv_MR_Gd and nv_FLAIR",
 }
 _FLATTERED = (
     " It was trained on {} and draws these better than other heads: tests on them flatter it, and where they "
