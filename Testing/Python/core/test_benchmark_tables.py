@@ -49,7 +49,7 @@ def test_the_report_says_who_gives_the_second_opinion():
     asked = replace(CLEAN, defence="shield-second")
     for second, said in (
         ("brain-tissue-robust", "It was trained on nichart_Subj1 to 12 and MNI152 and"),
-        ("deepbet-coarse-hardened", "It was trained on nichart_Subj2 to 4,"),
+        ("deepbet-coarse-hardened", "nv_spm152, nv_MR_Gd and nv_FLAIR and draws these better"),
         ("copy.json", "asks copy.json for its second opinion.\n"),
     ):
         text = report.rendered([asked], [], Plan(None, Path("work"), second_opinion=second), {}, "command")
