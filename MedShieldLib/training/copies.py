@@ -30,8 +30,8 @@ _STREAM = 3
 # A head lies and is sized otherwise in every sample: degrees, share of its size, share of the field of view.
 _TURN, _GROWTH, _MOVE = 10.0, 0.1, 0.05
 # Nobody knows of what contrast the scans will be: the brightness of so many samples passes a curve of so many
-# knots, and so many of these curves fall.
-_REMAPPED_SHARE, _KNOTS, _FALLING_SHARE = 0.5, 6, 0.5
+# knots.
+_REMAPPED_SHARE, _KNOTS = 0.5, 6
 
 _WEIGHT_DECAY = 1e-4
 _CHECKPOINT_EVERY = 100
@@ -157,14 +157,9 @@ def _posed(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def _remapped(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Of another contrast: brightness passes a random curve with even knots in [0, 1]; air stays dark.
-
-    A curve that falls beyond its first knot turns bright tissue dark, as T2 weighting does beside T1.
-    """
-    heights = rng.uniform(size=_KNOTS - 1)
-    if rng.random() < _FALLING_SHARE:
-        heights = np.sort(heights)[::-1]
-    remapped = np.interp(x.numpy(), np.linspace(0, 1, _KNOTS), [0.0, *heights])
+    """Of another contrast: brightness passes a random curve with even knots in [0, 1]; air stays dark."""
+    heights = np.concatenate([[0.0], rng.uniform(size=_KNOTS - 1)])
+    remapped = np.interp(x.numpy(), np.linspace(0, 1, _KNOTS), heights)
     return torch.from_numpy(remapped.astype(np.float32))
 
 

@@ -127,13 +127,12 @@ def test_a_turn_turns_cells_and_not_the_shares_of_unequal_sides(monkeypatch: pyt
 
 
 def test_another_contrast_moves_brightness_and_nothing_else() -> None:
-    """Equals stay equals, air stays dark, bright becomes dark in half of the curves, and no two are alike."""
+    """Equals stay equals, air stays dark, bright may become dark, and no curve is like the other."""
     ramp = torch.linspace(0, 1, 101).reshape(1, 1, 1, 1, 101)
     curves = [copies._remapped(ramp, np.random.default_rng(seed)).flatten() for seed in range(30)]
     assert all(curve[0] == 0 and curve.min() >= 0 and curve.max() <= 1 for curve in curves)
     assert all(curve.diff().abs().max() <= 0.05 + 1e-6 for curve in curves)  # 20 from knot to knot
-    assert 8 <= sum(bool((curve[20:].diff() <= 0).all()) for curve in curves) <= 22
-    assert sum(bool((curve.diff() >= 0).all()) for curve in curves) <= 4
+    assert 5 < sum(bool(curve[100] < curve[50]) for curve in curves) < 25
     assert len({tuple(curve.tolist()) for curve in curves}) == 30
     mixed = ramp[..., torch.randperm(101, generator=torch.Generator().manual_seed(1))]
     remapped = copies._remapped(mixed, np.random.default_rng(0))
