@@ -29,9 +29,6 @@ from MedShieldLib.volume import Volume
 _STREAM = 3
 # A head lies and is sized otherwise in every sample: degrees, share of its size, share of the field of view.
 _TURN, _GROWTH, _MOVE = 10.0, 0.1, 0.05
-# Nobody knows of what contrast the scans will be: the brightness of so many samples passes a curve of so many
-# knots.
-_REMAPPED_SHARE, _KNOTS = 0.5, 6
 
 _WEIGHT_DECAY = 1e-4
 _CHECKPOINT_EVERY = 100
@@ -71,8 +68,7 @@ def harden(
 ) -> torch.nn.Module:
     """The network of a hardened copy, in evaluation mode; picks up where it stopped.
 
-    Norm layers keep their statistics. Every sample is a volume under a benign shift, turned, sized and moved,
-    and every other one is of another contrast.
+    Norm layers keep their statistics. Every sample is a volume under a benign shift, turned, sized and moved.
 
     Args:
         target: the target under protection, which stays as it is.
@@ -111,8 +107,6 @@ def sample(target: Trainable, volumes: Sequence[Volume], seed: int) -> Sample:
     volume = volumes[int(rng.integers(len(volumes)))]
     shift = shifts.CALIBRATION[int(rng.integers(len(shifts.CALIBRATION)))]
     x = _posed(target.window(shift(volume, rng)), rng)
-    if rng.random() < _REMAPPED_SHARE:
-        x = _remapped(x, rng)
     patch = getattr(target, "patch_size", None)
     if patch is not None:
         x = _cropped(x, patch, rng)
@@ -154,13 +148,6 @@ def _posed(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     theta = torch.from_numpy(np.column_stack([turned, move]).astype(np.float32))[None]
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-
-
-def _remapped(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Of another contrast: brightness passes a random curve with even knots in [0, 1]; air stays dark."""
-    heights = np.concatenate([[0.0], rng.uniform(size=_KNOTS - 1)])
-    remapped = np.interp(x.numpy(), np.linspace(0, 1, _KNOTS), heights)
-    return torch.from_numpy(remapped.astype(np.float32))
 
 
 def _cropped(x: torch.Tensor, patch: Sequence[int], rng: np.random.Generator) -> torch.Tensor:
