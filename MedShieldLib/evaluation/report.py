@@ -56,9 +56,9 @@ def rendered(rows: list[Row], skipped: list[str], plan: Plan, pictures: dict[str
         "## Goals",
         goals(tests),
         "## Attacks",
-        "Dice of the target alone on attacked volumes, against its answer to the clean ones; L-infinity is "
-        "as achieved, in 255ths of the target's window. Effective: Dice drop of at least "
-        f"{EFFECTIVE:g}; only these count in the figures of detection.",
+        "Dice of the target alone on attacked volumes, against its answer to the clean ones. L-infinity and "
+        "L2 of the change are as achieved, in 255ths of the target's window and in whole windows. Effective: "
+        f"Dice drop of at least {EFFECTIVE:g}; only these count in the figures of detection.",
         tables.attacks(tests),
         "## Detection",
         f"Share of effective attacks that raise an alarm at {ALPHA:.0%}; AUROC against clean and shifted "

@@ -30,10 +30,12 @@ _DICE = ("original", "defended", "given")
 
 
 def attacks(rows: Sequence[Row]) -> str:
-    """Per target, attack and bound: how strong it was."""
+    """Per target, attack and bound: how strong it was; who knows a shield attacks each of them anew."""
     lines = []
+    # The others meet all defences with the same volumes.
     mine = [r for r in rows if r.kind is Kind.ATTACK and r.defence == rows[0].defence]
-    for (target, name, eps), group in grouped(mine, lambda r: (r.target, r.name, r.eps)).items():
+    mine += [r for r in rows if r.kind is Kind.ADAPTIVE]
+    for (target, name, eps), group in grouped(mine, lambda r: (r.target, _title(r), r.eps)).items():
         dice = estimate(group, lambda g: mean(r.dice_original for r in g))
         lines.append(
             (
@@ -43,13 +45,18 @@ def attacks(rows: Sequence[Row]) -> str:
                 figure(dice),
                 count_effective(group),
                 number(255 * max(r.fact("linf") for r in group), 2),
+                number(mean(r.fact("l2") for r in group), 1),
                 number(mean(r.fact("ssim") for r in group), 3),
                 number(mean(r.fact("passes") for r in group), 0),
                 number(mean(r.fact("attack_s") for r in group), 0),
             )
         )
-    headings = ("target", "attack", "eps", "Dice", "effective", "L-inf", "SSIM", "passes", "s")
+    headings = ("target", "attack", "eps", "Dice", "effective", "L-inf", "L2", "SSIM", "passes", "s")
     return table(headings, lines)
+
+
+def _title(row: Row) -> str:
+    return f"{row.name}, against {row.defence}" if row.kind is Kind.ADAPTIVE else row.name
 
 
 def detection(rows: Sequence[Row]) -> str:

@@ -16,6 +16,7 @@ from MedShieldLib.errors import InputError
 from MedShieldLib.targets import window as windows
 from MedShieldLib.targets.device import frozen
 from MedShieldLib.targets.grid import WorkingGrid
+from MedShieldLib.targets.recomputed import patchwise
 from MedShieldLib.volume import Structure, Volume
 
 # Corrections in `unwindow`; the residual falls by about half with each where grids do not fit.
@@ -156,7 +157,7 @@ class NetworkTarget:
             from monai.inferers import sliding_window_inference
 
             infer: Callable = sliding_window_inference
-            return infer(x, self.patch_size, 1, self.network, overlap=0.5, mode="gaussian")
+            return infer(x, self.patch_size, 1, patchwise(self.network), overlap=0.5, mode="gaussian")
         padding = [(0, -n % self.divisor) for n in reversed(x.shape[2:])]
         answer = self.network(F.pad(x, [n for pair in padding for n in pair]))
         if isinstance(answer, torch.Tensor) and answer.dim() == 5:

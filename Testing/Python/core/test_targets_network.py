@@ -216,3 +216,39 @@ def test_missing_weights_are_named(tmp_path) -> None:
 def test_unknown_targets_are_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match="no target 'liver'; use brain-tissue, brain-tissue-robust, deepbet"):
         load_target("liver")
+
+
+class TwoLayers(torch.nn.Module):
+    """Something with a layer in between, which gradients need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.wide, self.narrow = torch.nn.Conv3d(1, 8, 3, padding=1), torch.nn.Conv3d(8, 2, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.narrow(torch.relu(self.wide(x)))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gradients_through_a_sliding_window_hold_the_layers_of_one_patch(compiled: bool) -> None:
+    network: torch.nn.Module = TwoLayers()
+    if compiled:
+        network = torch.jit.trace(network.eval(), torch.zeros(1, 1, 16, 16, 16))
+    target = NetworkTarget("two", network, BRIGHT, "0" * 64, (1.0,) * 3, patch_size=(16, 16, 16))
+    x = torch.rand(1, 1, 32, 32, 32)
+    weights = torch.rand(1, 2, 32, 32, 32)
+
+    def kept_and_gradient() -> tuple[int, torch.Tensor]:
+        kept = []
+        moved = x.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel()), t)[1], lambda t: t):
+            loss = (target.logits(moved) * weights).sum()
+        return sum(kept), torch.autograd.grad(loss, moved)[0]
+
+    few, gradient = kept_and_gradient()
+    target.network.requires_grad_(True)  # as in training: nothing is computed anew
+    many, expected = kept_and_gradient()
+    assert torch.allclose(gradient, expected, atol=1e-6)
+    assert float(gradient.abs().min()) > 0
+    assert few < many / 4
