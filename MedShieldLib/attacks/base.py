@@ -19,7 +19,7 @@ from MedShieldLib.attacks import losses
 from MedShieldLib.attacks.losses import LossFunction, Reference
 from MedShieldLib.attacks.ssim import ssim
 from MedShieldLib.errors import Cancelled, InputError
-from MedShieldLib.targets.base import DifferentiableTarget, answered_logits
+from MedShieldLib.targets.base import DifferentiableTarget, answered_logits, on_points
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.targets.network import add_within
 from MedShieldLib.volume import Volume
@@ -31,6 +31,8 @@ Render = Callable[[torch.Tensor], torch.Tensor]
 _FLOAT32_ROOM = 1e-5
 # A bound of exactly one grey level may come out this much below, for the window is float32.
 _LEVEL_TOLERANCE = 2e-5
+# By so much of it, in the mean, a window may differ from what attacks take it for.
+_WINDOW_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,15 @@ class Case:
         """The case of one volume; asks the target for its clean answer, which is not counted as a pass.
 
         Raises:
-            InputError: if the target finds no structure, for then nothing can be attacked.
+            InputError: if the target finds no structure, for then nothing can be attacked, or if its window
+                is not what gradients are taken through, see `DifferentiableTarget.window`.
         """
         with torch.no_grad():
             reference = Reference(answered_logits(target, target.window(volume)))
         if not reference.structures:
             raise InputError(f"Target '{target.name}' finds nothing in this volume; attack another one.")
         grid, width = target.grid(volume), window_width(target, volume)
-        x = _in_window_units(target, volume, grid, width)
+        x = _in_window_units(target, volume, width)
         return cls(
             target, volume, x, reference, width, grid, eps, generator, expected_passes, progress, cancelled
         )
@@ -158,7 +161,7 @@ class Case:
             raise Cancelled
         seen = self.target.window(written)
         if x.requires_grad:
-            gridded = self.grid.to_grid(x[0, 0])[None, None]
+            gridded = on_points(self.target, x[0, 0], self.volume)[None, None]
             reachable = (gridded.detach() > -self.eps) & (gridded.detach() < 1 + self.eps)
             seen = seen + (gridded - gridded.detach()) * reachable
         answer = answered_logits(self.target, seen)
@@ -352,14 +355,22 @@ def require_room(target: DifferentiableTarget, volume: Volume, eps: float) -> No
         )
 
 
-def _in_window_units(
-    target: DifferentiableTarget, volume: Volume, grid: WorkingGrid, width: float
-) -> torch.Tensor:
-    """The voxels, scaled and shifted so that the target's window is [0, 1]."""
-    seen, gridded = target.window(volume)[0, 0], grid.to_grid(volume.voxels) / width
+def _in_window_units(target: DifferentiableTarget, volume: Volume, width: float) -> torch.Tensor:
+    """The voxels, scaled and shifted so that the target's window is [0, 1].
+
+    Raises:
+        InputError: if the window is not that, so that gradients through it would be wrong.
+    """
+    voxels = volume.voxels.astype(np.float64) / width
+    seen, gridded = target.window(volume)[0, 0], on_points(target, torch.from_numpy(voxels).float(), volume)
     inside = (seen > 0) & (seen < 1)
     shift = (gridded - seen)[inside].median() if inside.any() else gridded.min()
-    return torch.from_numpy(volume.voxels.astype(np.float64) / width - float(shift)).float()[None, None]
+    if float(((gridded - shift).clamp(0, 1) - seen).abs().mean()) > _WINDOW_TOLERANCE:
+        raise InputError(
+            f"The window of target '{target.name}' is not its volume on the working grid, scaled and clipped, so "
+            "its gradients would be wrong; give the target `sampled`, or another `window`."
+        )
+    return torch.from_numpy(voxels - float(shift)).float()[None, None]
 
 
 def _dice_between(target: DifferentiableTarget, clean: Volume, attacked: Volume) -> dict[int, float]:

@@ -53,7 +53,11 @@ class DifferentiableTarget(Target, Protocol):
     """A target that also shows its insides, so that attacks can be run against it."""
 
     def window(self, volume: Volume) -> torch.Tensor:
-        """The network's input, (1, 1, K', J', I') in [0, 1]."""
+        """The network's input, (1, 1, K', J', I') in [0, 1].
+
+        The voxels brought to the working grid (see `on_points`), then scaled, shifted and clipped, each
+        point alike: attacks take that for granted, and gradients through anything else come out wrong.
+        """
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(1, C, K', J', I') for such an input, differentiable."""
@@ -77,11 +81,29 @@ class Trainable(DifferentiableTarget, Protocol):
 
 
 @runtime_checkable
+class Sampling(Protocol):
+    """A differentiable target that brings voxels to its points in another way than `WorkingGrid.to_grid`."""
+
+    def sampled(self, voxels: torch.Tensor, volume: Volume) -> torch.Tensor:
+        """(K, J, I) of `volume` to (K', J', I'), differentiable: what `window` does before it scales."""
+
+
+@runtime_checkable
 class PostProcessing(Protocol):
     """A differentiable target whose `probabilities` are more than the softmax of its `logits`."""
 
     def postprocessed(self, logits: torch.Tensor) -> torch.Tensor:
         """(1, C, K', J', I') like `logits`, whose softmax `probabilities` answers; differentiable."""
+
+
+def on_points(target: DifferentiableTarget, voxels: torch.Tensor, volume: Volume) -> torch.Tensor:
+    """(K, J, I) of a volume, float32, to what the target's network sees of it before any window.
+
+    Attacks differentiate it in place of `window`, which has to be this, scaled, shifted and clipped.
+    """
+    if isinstance(target, Sampling):
+        return target.sampled(voxels, volume)
+    return target.grid(volume).to_grid(voxels)
 
 
 def answered_logits(target: DifferentiableTarget, x: torch.Tensor) -> torch.Tensor:

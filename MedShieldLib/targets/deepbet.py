@@ -67,6 +67,11 @@ class CoarseDeepbet:
         """(1, 1, 128, 128, 128) in [0, 1]; see `DifferentiableTarget.window`."""
         return self._windowed(volume, _COARSE)
 
+    def sampled(self, voxels: torch.Tensor, volume: Volume) -> torch.Tensor:
+        """The nearest voxels, not their mean; see `Sampling.sampled`."""
+        ordered = WorkingGrid.native(volume, "RAS").to_grid(voxels)
+        return _points(ordered[None, None], self.grid(volume).shape)[0, 0]
+
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """(1, 2, K', J', I'): logarithms of the probabilities for (1, 1, K', J', I') in [0, 1]."""
         return self._answer(x).clamp(min=_TINY).log()
@@ -101,8 +106,9 @@ class CoarseDeepbet:
 class Deepbet(CoarseDeepbet):
     """Both networks, as the package runs them: the coarse one finds the brain, the fine one draws it.
 
-    The working grid is the volume's own, in RAS order. Gradients run through the fine network; the box of
-    the coarse one is taken as given, as is the intensity window.
+    The working grid is the volume's own, in RAS order. Gradients run through both networks: no gradient leads
+    through the box that the coarse one draws, so its own answer stands for it (backward pass differentiable
+    approximation, Athalye et al. 2018). The intensity window is taken as given.
 
     Attributes:
         network: the fine network.
@@ -124,6 +130,15 @@ class Deepbet(CoarseDeepbet):
     def window(self, volume: Volume) -> torch.Tensor:
         """(1, 1, K', J', I') in [0, 1]; see `DifferentiableTarget.window`."""
         return self._windowed(volume, None)
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """As those of the coarse network, whose gradient is added; the values are those of both in turn."""
+        logits = super().logits(x)
+        if not x.requires_grad:
+            return logits
+        coarse = _run(self._coarse, _points(x, _COARSE)).clamp(min=_TINY).log()
+        towards_the_box = _points(coarse, x.shape[2:])
+        return logits + towards_the_box - towards_the_box.detach()
 
     def _answer(self, x: torch.Tensor) -> torch.Tensor:
         box = self._brain_box(x.detach())

@@ -14,7 +14,7 @@ import torch
 
 from MedShieldLib import detector
 from MedShieldLib.attacks.adaptive.second_target import SecondTarget
-from MedShieldLib.attacks.adaptive.views import answer_to_view, disagreement
+from MedShieldLib.attacks.adaptive.views import answer_to_view, disagreement, larger, log
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
 from MedShieldLib.shield import Shield
@@ -26,19 +26,24 @@ class Look:
     """What the attacker learns about one input.
 
     Attributes:
-        harm: gradient of the soft Dice losses of the plain answer, on average of those to the versions that
-            vote, and of the second target's: what misleads all of them alike is stable. Of the shape of the
-            input.
+        plain: gradient of the soft Dice loss of the plain answer, of the shape of the input.
+        company: of that of the answers to the versions that vote, on average, and of the second target's.
         alarm: gradient of the attack score.
         score: the shield's attack score, estimated from the attacker's draws.
         ratios: of each round, which stands for one check: score / the largest that raises no alarm; silent
             up to 1.
     """
 
-    harm: torch.Tensor
+    plain: torch.Tensor
+    company: torch.Tensor
     alarm: torch.Tensor
     score: float
     ratios: tuple[float, ...]
+
+    @property
+    def harm(self) -> torch.Tensor:
+        """Of all answers: what misleads them alike is stable."""
+        return self.plain + self.company
 
     @property
     def ratio(self) -> float:
@@ -71,10 +76,11 @@ class Gate:
         logits = self.case.logits(x)
         p = torch.softmax(logits, dim=1)
         plain = torch.autograd.grad(soft_dice(logits, self.case.reference), x, retain_graph=True)[0]
-        slopes = _Slopes(x, p.detach().requires_grad_(), harm=plain)
+        slopes = _Slopes(x, p.detach().requires_grad_())
         heard = [self._listen(slopes, seed) for seed in self.seeds()]
         alarm = slopes.by_input + torch.autograd.grad(p, x, slopes.by_answer)[0]
-        return Look(slopes.harm, alarm, float(np.mean(heard)), tuple(s / self.threshold for s in heard))
+        ratios = tuple(score / self.threshold for score in heard)
+        return Look(plain, slopes.company, alarm, float(np.mean(heard)), ratios)
 
     def _listen(self, slopes: _Slopes, seed: int) -> float:
         """The score of one round; adds its gradients to the slopes."""
@@ -87,36 +93,37 @@ class Gate:
         voters = sum(map(votes, self.versions))
         for number, q in enumerate(self.observed(x, seed)):
             if votes(self.versions[number]):
-                slopes.add_harm(self.harm(q) / (voters * self.rounds))
+                slopes.add_company(self.harm(q) / (voters * self.rounds))
             slopes.add_share(self._share(p, q, number, others, weights) / self.rounds)
         if self.second is not None:
             q = self._second_answer(x, seed)
-            slopes.add_harm(self.second.harm(q) / self.rounds)
+            slopes.add_company(self.second.harm(q) / self.rounds)
             if weights.opinion.any():
                 slopes.add_share((weights.opinion * self.second.contradictions(p, q)).sum() / self.rounds)
         return score
 
     def harm(self, q: torch.Tensor) -> torch.Tensor:
         """Soft Dice loss of probabilities (1, C, K', J', I'), which grows as they leave the clean answer."""
-        return soft_dice(q.clamp(min=1e-12).log(), self.case.reference)
+        return soft_dice(log(q), self.case.reference)
 
     def loudness(self, x: torch.Tensor) -> float:
         """The ratio of `Look` at `x`, without gradients and by fresh draws."""
         return float(np.mean(self.ratios(x)))
 
-    def ratios(self, x: torch.Tensor) -> tuple[float, ...]:
-        """The ratios of `Look` at `x`, without gradients and by fresh draws."""
+    def ratios(self, x: torch.Tensor, rounds: int | None = None) -> tuple[float, ...]:
+        """The ratios of `Look` at `x`, without gradients and by fresh draws; of as many rounds, or more."""
         heard = []
         with torch.no_grad():
             p = torch.softmax(self.case.logits(x), dim=1)
-            for seed in self.seeds():
+            for seed in self.seeds(rounds):
                 others = list(self.observed(x, seed))
                 heard.append(self._heard(p, others, self._opinion(p, x, seed))[0] / self.threshold)
         return tuple(heard)
 
-    def seeds(self) -> list[int]:
-        """Of the rounds of one look."""
-        return [int(torch.randint(2**31, (1,), generator=self.case.generator)) for _ in range(self.rounds)]
+    def seeds(self, rounds: int | None = None) -> list[int]:
+        """Of the rounds of one look, or of another number of them."""
+        rounds = rounds or self.rounds
+        return [int(torch.randint(2**31, (1,), generator=self.case.generator)) for _ in range(rounds)]
 
     def observed(self, x: torch.Tensor, seed: int) -> Iterator[torch.Tensor]:
         """One round as `observation.observe` would make it with that seed."""
@@ -167,7 +174,7 @@ class Gate:
         alone = detector.standing_out(relative, wide, scale.nudges)
         if scale.symmetry is None:
             return alone
-        return torch.maximum(alone, scale.symmetry.score(relative[-2:]))
+        return larger(alone, scale.symmetry.score(relative[-2:]))
 
     def _share(
         self, p: torch.Tensor, q: torch.Tensor, number: int, others: list[torch.Tensor], weights: _Weights
@@ -199,20 +206,20 @@ class _Slopes:
     Attributes:
         x: the input.
         answer: the plain answer, by which the score is differentiated apart, so that its graph is kept once.
-        harm: by the input.
+        company: of the loss of other answers, by the input.
         by_input, by_answer: of the score, by either.
     """
 
     x: torch.Tensor
     answer: torch.Tensor
-    harm: torch.Tensor
 
     def __post_init__(self) -> None:
-        self.by_input, self.by_answer = torch.zeros_like(self.x), torch.zeros_like(self.answer)
+        self.company, self.by_input = torch.zeros_like(self.x), torch.zeros_like(self.x)
+        self.by_answer = torch.zeros_like(self.answer)
 
-    def add_harm(self, loss: torch.Tensor) -> None:
+    def add_company(self, loss: torch.Tensor) -> None:
         """Of an answer that is differentiated once more."""
-        self.harm = self.harm + torch.autograd.grad(loss, self.x, retain_graph=True)[0]
+        self.company += torch.autograd.grad(loss, self.x, retain_graph=True)[0]
 
     def add_share(self, share: torch.Tensor) -> None:
         """In the score."""

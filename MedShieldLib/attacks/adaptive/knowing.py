@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
+from scipy import ndimage
 
 from MedShieldLib.attacks.base import Attack, Case
 from MedShieldLib.attacks.pgd import PGD
 from MedShieldLib.shield import Shield
+
+# Makes up for what a Gaussian takes of a change that is not as wide as itself.
+_GAIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Knowing(Attack):
         step_size: first step, as a share of eps; the steps fall to 0 along half a cosine.
         restarts: independent starts.
         warm: the first of them begins at the result of PGD, which breaks the plain answer.
+        smooth_mm: standard deviation of a Gaussian that every change passes, because filters take little of
+            what is smooth; 0 changes every voxel by itself. Not for `adaptive-reformed`.
     """
 
     shield: Shield = field(repr=False, compare=False)
@@ -34,6 +40,7 @@ class Knowing(Attack):
     step_size: float = 1.0
     restarts: int = 1
     warm: bool = False
+    smooth_mm: float = 0.0
 
     @property
     def versions_drawn(self) -> int:
@@ -61,6 +68,20 @@ class Knowing(Attack):
                 yield PGD().perturb(case)
             else:
                 yield case.project(case.x + case.eps * case.uniform(case.x.shape))
+
+    def rendered(self, case: Case, z: torch.Tensor) -> torch.Tensor:
+        """The input that parameters of its shape stand for: themselves, or with their change smoothed."""
+        if not self.smooth_mm:
+            return z
+        return case.project(case.x + _GAIN * self._smoothed(case, z - case.x))
+
+    def by_parameters(self, case: Case, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient by the parameters of one by the input, as if nothing had been clipped."""
+        return self._smoothed(case, gradient) if self.smooth_mm else gradient
+
+    def _smoothed(self, case: Case, x: torch.Tensor) -> torch.Tensor:
+        voxels = [self.smooth_mm / mm for mm in case.volume.spacing[::-1]]
+        return torch.from_numpy(ndimage.gaussian_filter(x[0, 0].numpy(), voxels))[None, None]
 
     def step(
         self, case: Case, x: torch.Tensor, velocity: torch.Tensor, gradient: torch.Tensor, number: int

@@ -13,6 +13,9 @@ from MedShieldLib.attacks.adaptive.repair import Repair
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import mean_dice
 
+# Continued beyond the vote, probabilities end at 0: their logarithms would drown those of the others.
+_CERTAIN = 1e-12
+
 
 @dataclass(frozen=True)
 class Reformed(Knowing):
@@ -25,7 +28,7 @@ class Reformed(Knowing):
     """
 
     name: ClassVar[str] = "adaptive-reformed"
-    revision: ClassVar[int] = 4
+    revision: ClassVar[int] = 5
 
     @property
     def expected_passes(self) -> int:
@@ -67,7 +70,7 @@ class _Through:
             leaves = [q.detach().requires_grad_() for q in (p, *others)]
             repaired = self.repair.of(leaves[0], leaves[1:])
             voters = self.repair.voters(leaves[1:])
-            loss = self.gate.harm(repaired) + sum(map(self.gate.harm, voters)) / len(voters)
+            loss = self.gate.harm(repaired.clamp(min=_CERTAIN)) + sum(map(self.gate.harm, voters)) / len(voters)
             of_answer, *of_others = torch.autograd.grad(loss, leaves, materialize_grads=True)
             by_answer += of_answer
             for q, weight in zip(self.gate.observed(x, seed), of_others, strict=True):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from MedShieldLib import second_opinion
-from MedShieldLib.attacks.adaptive.views import answer_to_view
+from MedShieldLib.attacks.adaptive.views import answer_to_view, larger, log
 from MedShieldLib.attacks.base import Case
 from MedShieldLib.attacks.losses import soft_dice
 from MedShieldLib.errors import InputError
@@ -72,7 +72,7 @@ class SecondTarget:
 
     def harm(self, q: torch.Tensor) -> torch.Tensor:
         """Soft Dice loss of its answer `q`, which grows as that leaves its own clean answer."""
-        return soft_dice(q.clamp(min=1e-12).log(), self.own.reference)
+        return soft_dice(log(q), self.own.reference)
 
     def contradictions(self, p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
         """(M, 2) `second_opinion.contradictions` of the first target's answer `p` by `q`, differentiable."""
@@ -85,4 +85,4 @@ class SecondTarget:
         relative = contradictions / torch.from_numpy(scale.benign).float()
         # A root has no slope at 0.
         score = relative.square().mean().clamp(min=scale.units.LEAST_SCORE**2).sqrt()
-        return torch.maximum(instability, scale.units.of(score))
+        return larger(instability, scale.units.of(score))

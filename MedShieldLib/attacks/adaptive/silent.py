@@ -20,7 +20,9 @@ from MedShieldLib.attacks.losses import mean_dice
 # a few rounds that happen to agree do not show less.
 _LEAST_LUCK = 0.05
 # So many of the best iterates are looked at again, by fresh draws, before one is chosen.
-_FINALISTS = 5
+_FINALISTS = 3
+# Rounds of these draws, at least: one alone does not show how much the score of a check varies.
+_FINAL_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ class Silent(Knowing):
     the iterate with the largest expected silent harm: Dice drop x chance that no alarm is raised.
     """
 
-    revision: ClassVar[int] = 4
+    revision: ClassVar[int] = 5
 
     @property
     def expected_passes(self) -> int:
         # A step runs each version twice, see `Gate.look`; beside them the plain answer is judged.
         search = self.restarts * 2 * (self.steps + 1) * (1 + self.answers)
-        return search + (_FINALISTS + self.restarts) * (2 + self.answers) + self._warming
+        final = (_FINALISTS + self.restarts) * (2 + self.answers * self._final_rounds / self._rounds)
+        return int(search + final) + self._warming
 
     @abstractmethod
     def direction(self, look: Look, memory: dict[str, float]) -> torch.Tensor:
@@ -46,16 +49,22 @@ class Silent(Knowing):
     def perturb(self, case: Case) -> torch.Tensor:
         gate = Gate(case, self.shield, self.draws)
         best, last = [(0.0, case.x)], []
-        for x in self.starts(case):
-            velocity, memory = torch.zeros_like(x), dict[str, float]()
+        for z in self.starts(case):
+            velocity, memory = torch.zeros_like(z), dict[str, float]()
             for step in range(self.steps):
+                x = self.rendered(case, z)
                 look = gate.look(x)
                 best.append((expected_harm(case, x, look.ratios), x))
                 best = sorted(best, key=lambda one: -one[0])[:_FINALISTS]
-                x, velocity = self.step(case, x, velocity, self.direction(look, memory), step)
-            last.append(x)
+                direction = self.by_parameters(case, self.direction(look, memory))
+                z, velocity = self.step(case, z, velocity, direction, step)
+            last.append(self.rendered(case, z))
         finalists = [x for _, x in best] + last
-        return max(finalists, key=lambda x: expected_harm(case, x, gate.ratios(x)))
+        return max(finalists, key=lambda x: expected_harm(case, x, gate.ratios(x, self._final_rounds)))
+
+    @property
+    def _final_rounds(self) -> int:
+        return max(self._rounds, _FINAL_ROUNDS)
 
 
 def expected_harm(case: Case, x: torch.Tensor, ratios: Sequence[float]) -> float:

@@ -16,10 +16,11 @@ from MedShieldLib.attacks.adaptive.silent import Silent
 class StabilityAdaptive(Silent):
     """Joint loss whose weight grows while an alarm would be raised, and shrinks while none would.
 
-    The strongest attack known against consistency tests: it ends at the threshold, and not below.
+    The strongest attack known against consistency tests. While it is silent by far, misleading the other
+    answers as well is not worth its price either: their share falls with the weight, and never exceeds 1.
 
     Attributes:
-        first_weight: of stability against harm, in the first step.
+        first_weight: of stability against harm, in the first step; below it the share of the others falls.
         rate: factor by which the weight changes at most in one step.
         aim: share of the threshold to stay at; the rest is for the draws' luck.
     """
@@ -33,4 +34,5 @@ class StabilityAdaptive(Silent):
         excess = max(-1.0, min(1.0, look.ratio / self.aim - 1))
         weight = memory.get("weight", self.first_weight) * self.rate**excess
         memory["weight"] = max(1e-3, min(20.0, weight))
-        return unit(look.harm) - memory["weight"] * unit(look.alarm)
+        share = min(1.0, memory["weight"] / self.first_weight)
+        return unit(look.plain + share * look.company) - memory["weight"] * unit(look.alarm)

@@ -20,6 +20,9 @@ TensorRestore = Callable[[torch.Tensor], torch.Tensor]
 View = tuple[torch.Tensor, TensorRestore]
 
 _ABSENT_CELLS = 8.0  # as in `detector.disagreement`
+_TINY = 1e-30
+# Two scores this close, as a share of the larger one, share the gradient.
+_CLOSE = 0.05
 
 
 def answer_to_view(
@@ -46,6 +49,21 @@ def disagreement(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     apart = (p - q)[0, 1:].abs().flatten(1).sum(1)
     total = (p + q)[0, 1:].flatten(1).sum(1)
     return torch.where(total > _ABSENT_CELLS, apart / total.clamp(min=_ABSENT_CELLS), 0 * apart)
+
+
+def log(q: torch.Tensor) -> torch.Tensor:
+    """Of probabilities: stands for their logits. What float32 cannot tell from 0 passes no gradient on."""
+    return q.clamp(min=_TINY).log()
+
+
+def larger(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The larger of two scores. Where they are close, the gradient is that of both: a step that lowers the one
+    alone would have to be taken back for the other.
+    """
+    both = torch.stack([a, b])
+    shares = torch.softmax(both.detach() / (_CLOSE * both.detach().max().clamp(min=_TINY)), 0)
+    smooth = (shares * both).sum()
+    return torch.maximum(a, b).detach() + smooth - smooth.detach()
 
 
 def view(version: v.Version, source: v.Source, voxels: torch.Tensor, rng: np.random.Generator) -> View:

@@ -116,6 +116,28 @@ def test_probabilities_and_logits_agree_and_gradients_reach_the_input(coarse, mn
     assert np.array_equal(coarse.probabilities(mni_4mm), answer)
 
 
+def test_gradients_run_through_the_network_that_draws_the_box_too(fine, mni_4mm: Volume) -> None:
+    x = fine.window(mni_4mm).requires_grad_()
+    (gradient,) = torch.autograd.grad(fine.logits(x)[:, 1].mean(), x)
+    box = fine._brain_box(x.detach())
+    inside = torch.zeros_like(gradient, dtype=torch.bool)
+    inside[(..., *box)] = True
+    # The fine network sees nothing of what lies outside.
+    assert float(gradient[inside].abs().max()) > 0 and float(gradient[~inside].abs().max()) > 0
+
+
+def test_points_are_the_nearest_voxels_and_so_are_gradients(coarse, mni_2mm: Volume) -> None:
+    turned = _reordered(mni_2mm)
+    voxels = torch.from_numpy(np.asarray(turned.voxels, dtype=np.float32)).requires_grad_()
+    sampled = coarse.sampled(voxels, turned)
+    low, high = deepbet._bounds(deepbet._ordered(turned))
+    seen = ((sampled.detach() - low) / (high - low)).clamp(0, 1)
+    assert torch.allclose(seen, coarse.window(turned)[0, 0], atol=1e-5)
+    (gradient,) = torch.autograd.grad(sampled.sum(), voxels)
+    assert float(gradient.sum()) == pytest.approx(sampled.numel())
+    assert torch.equal(gradient, gradient.round())  # how many points each voxel serves
+
+
 def test_gradients_run_through_the_fine_network(fine, mni_4mm: Volume) -> None:
     x = fine.window(mni_4mm)
     assert x.shape[2:] == fine.grid(mni_4mm).shape == (48, 59, 50)
