@@ -1,7 +1,8 @@
-"""The second opinion: where a target of another architecture contradicts the one under protection.
+"""The second opinion: where another target contradicts the one under protection.
 
 An attacker can mislead one model alike in all versions of a volume, which no test of its consistency can see.
-A model that was built and trained otherwise is not misled with it, unless the attacker knows both.
+A model that was built or trained otherwise is not misled with it, unless the attacker knows both; then one
+that was made hard to mislead holds out longer.
 
 It is asked once, about the volume seen from another place: that costs no more than asking about the volume
 itself and hardly moves a clean answer, but who attacks both models must mislead this one from wherever it may

@@ -42,7 +42,7 @@ class Shield:
         calibration: made for this target with its present weights.
         alpha: accepted rate of false alarms, in (0, 1).
         seed: of the random versions; None draws a fresh one for every check, which an attacker cannot know.
-        second: another target, of another architecture, that gives a second opinion; the calibration must
+        second: another target, built or trained otherwise, that gives a second opinion; the calibration must
             hold its opinion of the clean volumes. None asks nobody else.
 
     Raises:

@@ -81,8 +81,8 @@ def show_attack(result: AttackResult, path: Path) -> None:
     """How far the attack went and what it did."""
     out.print(
         f"{result.attack.name} on {result.target}: largest change {result.linf * 255:.2f}/255 of the "
-        f"intensity window (bound {result.eps * 255:.2f}/255), L2 {result.l2:.3g} windows, SSIM {result.ssim:.3f}, "
-        f"mean Dice against the clean answer {1 - result.dice_drop:.3f}."
+        f"intensity window (bound {result.eps * 255:.2f}/255), L2 {result.l2:.3g} windows, "
+        f"SSIM {result.ssim:.3f}, mean Dice against the clean answer {1 - result.dice_drop:.3f}."
     )
     out.print(f"Attacked volume: {path}", markup=False, soft_wrap=True)
 

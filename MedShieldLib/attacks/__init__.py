@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from enum import Enum
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def load_attack(name: str, **parameters) -> Attack:
     """The attack called `name`, its defaults overridden by `parameters`.
 
     Raises:
-        InputError: if there is no such attack, it has no such parameter, or one is missing.
+        InputError: if there is no such attack, it has no such parameter, or one is missing or wrong.
     """
     kind = attack_class(name)
     known = {field.name: field for field in fields(kind)}
@@ -73,4 +74,26 @@ def load_attack(name: str, **parameters) -> Attack:
     for parameter, its in known.items():
         if parameter not in parameters and its.default is MISSING and its.default_factory is MISSING:
             raise InputError(f"Attack '{name}' needs its '{parameter}'; use it from Python.")
-    return kind(**parameters)
+    converted = {key: _converted(name, key, value, known[key].default) for key, value in parameters.items()}
+    return kind(**converted)
+
+
+def _converted(name: str, parameter: str, value: object, default: object) -> object:
+    """A value, or the text of one, as what the parameter's default is: a flag, a number or a choice."""
+    if default is None or default is MISSING:
+        return value
+    kind = type(default)
+    try:
+        if kind is bool:
+            return {"True": True, "False": False}[str(value)]
+        if kind is int and int(value) != value:  # type: ignore[call-overload]
+            raise ValueError(value)
+        return kind(value)  # type: ignore[call-arg]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"Attack '{name}' takes no {parameter}={value}; give {_choices(default)}.") from None
+
+
+def _choices(default: object) -> str:
+    if isinstance(default, Enum):
+        return ", ".join(choice.value for choice in type(default))
+    return "True or False" if isinstance(default, bool) else f"a number like {default}"

@@ -367,8 +367,8 @@ def _in_window_units(target: DifferentiableTarget, volume: Volume, width: float)
     shift = (gridded - seen)[inside].median() if inside.any() else gridded.min()
     if float(((gridded - shift).clamp(0, 1) - seen).abs().mean()) > _WINDOW_TOLERANCE:
         raise InputError(
-            f"The window of target '{target.name}' is not its volume on the working grid, scaled and clipped, so "
-            "its gradients would be wrong; give the target `sampled`, or another `window`."
+            f"The window of target '{target.name}' is not its volume on the working grid, scaled and cut, "
+            "so its gradients would be wrong; give the target `sampled`, or another `window`."
         )
     return torch.from_numpy(voxels - float(shift)).float()[None, None]
 

@@ -32,6 +32,8 @@ from MedShieldLib.volume import Segmentation, Volume
 Say = Callable[[str], None]
 
 _LEDGER = "cells.jsonl"
+# An attack made elsewhere may have rounded its bound up by so much.
+_ROUNDED = 1.05
 
 
 def run(
@@ -255,14 +257,20 @@ class Bench:
         """A volume that was attacked elsewhere, and how far it lies from the clean one.
 
         Raises:
-            InputError: if it does not lie on the same voxels.
+            InputError: if it does not lie on the same voxels, or further from them than its bound.
         """
         volume, clean = self.volume(cell.head), self.volume(self._ordinary(cell.head))
         if not volume.same_geometry(clean):
             raise InputError(f"{cell.head.path} does not lie on the voxels of the volume that was attacked.")
         if not isinstance(self.target, DifferentiableTarget):
             return volume, {}
-        return volume, asdict(change_between(self.target, clean, volume))
+        change = change_between(self.target, clean, volume)
+        if 255 * change.linf > _ROUNDED * cell.eps:
+            raise InputError(
+                f"{cell.head.path} is {255 * change.linf:.3g}/255 of the window away from the clean volume, "
+                f"more than its eps of {cell.eps:g}/255; correct eps, which counts in 255ths."
+            )
+        return volume, asdict(change)
 
     @cached_property
     def preparation(self) -> Preparation:

@@ -37,6 +37,7 @@ class Head:
         shift: name of the benign shift that it shows by itself; "" for an ordinary volume.
         attack: name of the attack that somebody made on the subject's ordinary volume; "" for none.
         eps: the bound of that attack, in 255ths of the target's window.
+        against: the shield that whoever made it knew, such as "shield"; "" for none.
     """
 
     subject: str
@@ -45,6 +46,7 @@ class Head:
     shift: str = ""
     attack: str = ""
     eps: float = 0.0
+    against: str = ""
 
     @property
     def ordinary(self) -> bool:

@@ -8,8 +8,9 @@ heads.csv stands beside volumes/ and has one line a volume, with the columns
     shift    for a test volume that shows a benign shift by itself: the shift's name
     attack   for a test volume that somebody attacked, with whatever tool: the attack's name
     eps      the bound of that attack, in 255ths of the target's window
+    against  the shield that the attacker knew, such as shield; empty for one who knew none
 
-of which the last three may be left out. An attacked volume lies on the voxels of its subject's ordinary one.
+of which the last four may be left out. An attacked volume lies on the voxels of its subject's ordinary one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from MedShieldLib.evaluation.heads import Head, Role
 from MedShieldLib.reading import extension_of
 
 LIST = "heads.csv"
-_NEEDED, _OPTIONAL = ("subject", "file", "role"), ("shift", "attack", "eps")
+_NEEDED, _OPTIONAL = ("subject", "file", "role"), ("shift", "attack", "eps", "against")
 # The first and every third volume tests, and the others learn and calibrate in turn.
 _DEALT = (Role.TEST, Role.LEARN, Role.CALIBRATE)
 
@@ -84,7 +85,10 @@ def _head(folder: Path, where: str, line: dict) -> Head:
     shift, attack, role = entries["shift"], entries["attack"], Role(entries["role"])
     if (shift and attack) or ((shift or attack) and role is not Role.TEST):
         raise InputError(f"{where}: a volume to test on has a shift or an attack, and no other has any.")
-    return Head(entries["subject"], path, role, shift, attack, _eps(where, attack, entries["eps"]))
+    if entries["against"] and not attack:
+        raise InputError(f"{where}: a volume that nobody attacked was made against no shield; clear that.")
+    eps = _eps(where, attack, entries["eps"])
+    return Head(entries["subject"], path, role, shift, attack, eps, entries["against"])
 
 
 def _eps(where: str, attack: str, text: str) -> float:

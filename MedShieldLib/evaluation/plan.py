@@ -187,13 +187,22 @@ class Plan:
         elif head.shift:
             yield Cell(Kind.SHIFT, head, head.shift)
         elif head.attack:
-            yield Cell(Kind.ATTACK, head, head.attack, head.eps)
+            yield from self._brought(head)
         else:
             yield Cell(Kind.CLEAN, head)
             for name in self.attacks:
                 yield from self._attacks_of(head, name)
             for name in self.shifts:
                 yield from (Cell(Kind.SHIFT, head, name, draw=draw) for draw in range(self.draws))
+
+    def _brought(self, head: Head) -> Iterator[Cell]:
+        """An attack made elsewhere; one that knows a shield is for that one alone."""
+        if not head.against:
+            yield Cell(Kind.ATTACK, head, head.attack, head.eps)
+        elif head.against not in SHIELDS:
+            raise InputError(f"{head.path}: there is no shield '{head.against}'; use {', '.join(SHIELDS)}.")
+        elif head.against in self.defences:
+            yield Cell(Kind.ADAPTIVE, head, head.attack, head.eps, against=head.against)
 
     def _attacks_of(self, head: Head, name: str) -> Iterator[Cell]:
         for eps in self.eps:
@@ -226,15 +235,14 @@ def parse_attack(text: str) -> tuple[str, dict]:
 
 
 def expected_passes(text: str) -> int:
-    """About how often an attack runs the target's network; an adaptive one as if its shield had one version.
+    """About how often an attack runs the target's network; an adaptive one as if its shield had six versions.
 
     Raises:
         InputError: if there is no such attack, or it has no such parameter.
     """
     name, parameters = parse_attack(text)
     if name in ADAPTIVE:
-        # A shield with more versions rounds the draws of a look up to whole families of them.
-        shield: Any = SimpleNamespace(calibration=SimpleNamespace(versions=(None,)), second=None)
+        shield: Any = SimpleNamespace(calibration=SimpleNamespace(versions=(None,) * 6), second=None)
         return load_attack(name, shield=shield, **parameters).expected_passes
     return 40 if name in PREPARED else load_attack(name, **parameters).expected_passes
 

@@ -70,7 +70,8 @@ class _Through:
             leaves = [q.detach().requires_grad_() for q in (p, *others)]
             repaired = self.repair.of(leaves[0], leaves[1:])
             voters = self.repair.voters(leaves[1:])
-            loss = self.gate.harm(repaired.clamp(min=_CERTAIN)) + sum(map(self.gate.harm, voters)) / len(voters)
+            loss = self.gate.harm(repaired.clamp(min=_CERTAIN))
+            loss = loss + sum(map(self.gate.harm, voters)) / len(voters)
             of_answer, *of_others = torch.autograd.grad(loss, leaves, materialize_grads=True)
             by_answer += of_answer
             for q, weight in zip(self.gate.observed(x, seed), of_others, strict=True):

@@ -57,8 +57,9 @@ def log(q: torch.Tensor) -> torch.Tensor:
 
 
 def larger(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The larger of two scores. Where they are close, the gradient is that of both: a step that lowers the one
-    alone would have to be taken back for the other.
+    """The larger of two scores. Where they are close, the gradient is that of both.
+
+    A step that lowers one of them alone would have to be taken back for the other.
     """
     both = torch.stack([a, b])
     shares = torch.softmax(both.detach() / (_CLOSE * both.detach().max().clamp(min=_TINY)), 0)

@@ -22,7 +22,9 @@ from MedShieldLib.attacks.square import Square
 from MedShieldLib.attacks.transfer import Transfer
 from MedShieldLib.attacks.universal import Universal
 from MedShieldLib.errors import Cancelled, InputError
+from MedShieldLib.targets.network import NetworkTarget
 from MedShieldLib.targets.window import Window
+from MedShieldLib.volume import Volume
 
 _spec = importlib.util.spec_from_file_location("attack_toys", Path(__file__).with_name("attack_toys.py"))
 toys = importlib.util.module_from_spec(_spec)
@@ -392,6 +394,26 @@ def test_unknown_attack_and_parameter_are_refused_by_name():
         load_attack("transfer")
 
 
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"steps": 2.5}, "takes no steps=2.5; give a number like 40"),
+        ({"steps": "ten"}, "takes no steps=ten; give a number like 40"),
+        ({"momentum": "much"}, "takes no momentum=much; give a number like 0.75"),
+        ({"loss": "ce"}, "takes no loss=ce; give soft-dice, cross-entropy"),
+    ],
+)
+def test_parameters_of_another_type_are_refused(parameters, words):
+    with pytest.raises(InputError, match=words):
+        load_attack("pgd", **parameters)
+
+
+def test_parameters_come_as_text_from_a_command():
+    assert load_attack("adaptive-joint", shield=None, warm="False").warm is False
+    assert load_attack("adaptive-joint", shield=None, warm="True", weight=1).warm is True
+    assert load_attack("pgd", loss="margin").loss is Loss.MARGIN
+
+
 @pytest.mark.parametrize("eps", [0.0, -0.1, float("nan")])
 def test_bound_that_is_not_positive_is_refused(eps):
     with pytest.raises(InputError, match="eps"):
@@ -402,3 +424,16 @@ def test_volume_without_structures_cannot_be_attacked():
     volume = toys.head(12)
     with pytest.raises(InputError, match="finds nothing"):
         PGD(steps=1)(toys.target_of(toys.Pointwise(), classes=2), volume.with_voxels(volume.voxels * 0), EPS)
+
+
+def test_a_window_that_gradients_would_not_follow_is_refused():
+    class Stretched(NetworkTarget):
+        """Its window depends on more than the voxel at hand."""
+
+        def window(self, volume: Volume) -> torch.Tensor:
+            return super().window(volume).flip(2)
+
+    target = toys.target_of(toys.Sharpening())
+    target.__class__ = Stretched
+    with pytest.raises(InputError, match="window of target 'toy' is not its volume on the working grid"):
+        PGD(steps=1)(target, toys.head(12), EPS)

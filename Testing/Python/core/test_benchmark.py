@@ -349,11 +349,14 @@ def own(toy, plan, tmp_path_factory) -> Plan:
     for n, shift in enumerate((shifts.gamma, shifts.bias_field, shifts.rician_noise)):
         shifts.apply(shift, mni(4), n).write(folder / f"head{n}.nrrd")
     lines = [
-        "subject,file,role,attack,eps",
-        *(f"head{n},head{n}.nrrd,calibrate,," for n in range(3)),
-        "mine,clean.nrrd,test,,",
-        "mine,attacked.nrrd,test,theirs,8",
-        "mine,elsewhere.nrrd,test,misplaced,8",
+        "subject,file,role,attack,eps,against",
+        *(f"head{n},head{n}.nrrd,calibrate,,," for n in range(3)),
+        "mine,clean.nrrd,test,,,",
+        "mine,attacked.nrrd,test,theirs,8,",
+        "mine,attacked.nrrd,test,knowing,8,shield",
+        "mine,attacked.nrrd,test,knowing more,8,shield-second",
+        "mine,attacked.nrrd,test,understated,0.03,",
+        "mine,elsewhere.nrrd,test,misplaced,8,",
     ]
     (folder / "heads.csv").write_text("\n".join(lines))
     return replace(
@@ -368,7 +371,9 @@ def mni(resolution_mm: int) -> Volume:
 def test_volumes_that_were_attacked_elsewhere_are_judged_like_others(own, tmp_path):
     measured = benchmark.run(own)
     rows, skipped = rows_of(measured)
-    assert len(skipped) == 1 and "elsewhere.nrrd" in skipped[0] and "voxels" in skipped[0]
+    too_far, misplaced = skipped
+    assert "attacked.nrrd is 8/255 of the window away" in too_far and "more than its eps of 0.03" in too_far
+    assert "elsewhere.nrrd" in misplaced and "voxels" in misplaced
     theirs = {r.defence: r for r in rows if r.name == "theirs"}
     assert set(theirs) == {"none", "shield"} and theirs["none"].eps == 8
     assert theirs["none"].dice_original < 0.95 and theirs["none"].facts["linf"] == pytest.approx(
@@ -378,6 +383,9 @@ def test_volumes_that_were_attacked_elsewhere_are_judged_like_others(own, tmp_pa
         r.score for r in rows if r.kind is Kind.CLEAN and r.defence == "shield"
     )
     assert math.isnan(theirs["none"].fact("passes"))
+    # Made for one shield, it is no attack that knows nothing, and for a shield of this run alone.
+    knowing = [(r.kind, r.name, r.defence) for r in rows if r.kind is Kind.ADAPTIVE]
+    assert knowing == [(Kind.ADAPTIVE, "knowing", "shield")]
     text = report.write_report(measured, own, tmp_path, "medshield benchmark").read_text()
     line = next(line for line in text.splitlines() if line.startswith("| toy | theirs | 8 |"))
     assert line.endswith("| - | - |") and "elsewhere.nrrd does not lie" in text
@@ -388,7 +396,7 @@ def test_another_attacked_volume_is_measured_anew(own):
     attacked = own.data / "attacked.nrrd"
     mni(4).with_voxels(mni(4).voxels * np.float32(0.99)).write(attacked)
     benchmark.run(own)
-    assert len(Ledger(own.work / "cells.jsonl").rows) == before + 2
+    assert len(Ledger(own.work / "cells.jsonl").rows) == before + 5  # two, two left out, and one by one
 
 
 def test_what_was_learned_from_other_volumes_is_not_taken(own):

@@ -12,7 +12,7 @@ from MedShieldLib.evaluation.heads import Role
 from MedShieldLib.evaluation.plan import Kind, Plan
 from MedShieldLib.evaluation.split import heads_for
 
-HEADER = "subject,file,role,shift,attack,eps"
+HEADER = "subject,file,role,shift,attack,eps,against"
 
 
 def folder_of(path: Path, *names: str) -> Path:
@@ -56,6 +56,12 @@ def test_a_list_says_what_every_volume_is_for(folder):
     assert {subject for kind, subject, _, _ in cells if kind is Kind.CALIBRATION} == {"a", "b"}
 
 
+def test_an_attack_on_a_shield_that_is_none_is_refused(folder):
+    listed(folder, "a,volumes/a.nii.gz,test,,,,", "a,volumes/b.nrrd,test,,theirs,8,armour")
+    with pytest.raises(InputError, match="b.nrrd: there is no shield 'armour'; use shield-quick"):
+        Plan(folder, folder, attacks=(), shifts=()).cells("x")
+
+
 def test_columns_for_shifts_and_attacks_may_be_left_out(folder):
     listed(folder, "a,volumes/a.nii.gz,test", "b,volumes/b.nrrd,learn", header="subject,file,role")
     assert [(h.subject, h.role) for h in heads_for("x", folder)] == [("a", Role.TEST), ("b", Role.LEARN)]
@@ -89,6 +95,7 @@ def test_a_name_that_is_not_there_is_refused_beside_one_that_is(folder):
         (["a,volumes/a.nii.gz,test,,pgd,8"], "'a' has attacked volumes alone"),
         (["a,volumes/a.nii.gz,test,,,", "a,volumes/b.nrrd,test,,pgd,strong"], "line 3: eps is 'strong'"),
         (["a,volumes/a.nii.gz,test,,,", "a,volumes/b.nrrd,test,,pgd,nan"], "line 3: eps is 'nan'"),
+        (["a,volumes/a.nii.gz,test,,,,shield"], "line 2: a volume that nobody attacked"),
         (["a,volumes/a.nii.gz,test,,,", "a,volumes/b.nrrd,test,gamma,pgd,8"], "line 3: a volume to test on"),
         (["a,volumes/a.nii.gz,learn,,pgd,8"], "line 2: a volume to test on"),
         (["a,volumes/a.nii.gz,learn,,,"], "no such head to test on"),
