@@ -156,6 +156,7 @@ def calibrate(
     target: TargetName,
     out: Annotated[Path, _path_option("--out", "-o", help="File for the calibration.")],
     second_opinion: SecondOpinion = None,
+    learned: Annotated[bool, typer.Option("--learned", help="Let the denoiser vote as well.")] = False,
     seed: Seed = 0,
     force: Force = False,
     trust: Trust = False,
@@ -163,7 +164,7 @@ def calibrate(
     """Learn how a target behaves on clean volumes like yours."""
     for name in filter(None, (target, second_opinion)):
         _agree_to_foreign_code(name, trust)
-    job = CalibrateJob(folder, target, out, seed, force, second_opinion)
+    job = CalibrateJob(folder, target, out, seed, force, second_opinion, learned)
     terminal.show_calibration(_run(job.run), out)
 
 

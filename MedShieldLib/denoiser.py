@@ -1,29 +1,25 @@
 """The learned reformer: a small network that removes what does not look like anatomy, by a capped change.
 
-Here are the network, what it makes of a volume, and its version. It was trained on clean volumes with
-synthetic noise alone (`training/denoiser.py`); its weights ship in data/denoiser.safetensors.
+Here are the network and what it makes of a volume; the version that draws it is in `versions.py`. It was
+trained on clean volumes with synthetic noise alone (`training/denoiser.py`); its weights ship in
+data/denoiser.safetensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise, product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from MedShieldLib import converter
 from MedShieldLib.errors import InputError
 from MedShieldLib.targets.grid import WorkingGrid
-
-if TYPE_CHECKING:
-    from MedShieldLib.versions import Draw, Source
 
 WEIGHTS = Path(__file__).parent / "data" / "denoiser.safetensors"
 
@@ -116,7 +112,9 @@ def gates(channels: int, rng: np.random.Generator) -> torch.Tensor:
     return torch.from_numpy(np.where(kept, 1 / (1 - DROPOUT), 0).astype(np.float32))[None]
 
 
+# What is kept must serve gradients later on, although a plain draw asked for it first.
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)
 def load(weights: Path = WEIGHTS) -> Network:
     """The trained network.
 
@@ -134,32 +132,32 @@ def load(weights: Path = WEIGHTS) -> Network:
     return network.eval().requires_grad_(False)
 
 
-@dataclass(frozen=True)
-class Denoiser:
-    """What the network takes for noise of `level` times the intensity range removed.
+def change(
+    voxels: torch.Tensor,
+    grid: WorkingGrid,
+    intensities: tuple[float, float],
+    level: float,
+    cap: float,
+    rng: np.random.Generator,
+) -> torch.Tensor:
+    """What the shipped network takes for noise in a volume, to be taken away; differentiable.
 
-    The draw takes the level (+-30 %), the orientation in which the network sees the volume (one of 48), where
-    its cells begin, and which of its deep channels are left out.
+    Args:
+        voxels: float32 (K, J, I).
+        grid: the target's, in that volume; noise finer than it can see means nothing to it.
+        intensities: the lowest and the highest, between which the network sees [0, 1].
+        level: root mean square of the noise, as a share of that range.
+        cap: no voxel of it is larger, likewise.
+        rng: see `estimate`.
 
-    Attributes:
-        level: root mean square of that noise, 1/255 to 32/255: the higher, the smoother.
-        cap: no voxel changes by more than this share of the intensity range.
+    Returns:
+        (K, J, I) in the volume's intensity units.
     """
-
-    level: float
-    cap: float = 0.05
-    kind = "denoiser"
-
-    def draw(self, source: Source, rng: np.random.Generator) -> Draw:
-        """One draw."""
-        from MedShieldLib.versions import Draw  # which knows this class
-
-        voxels, grid = source.volume.voxels, _lattice(source.grid)
-        low, high = converter.intensity_range(voxels)
-        unit = (grid.to_grid(voxels) - low) / (high - low)
-        noise = estimate(load(), unit, self.level * rng.uniform(0.7, 1.3), rng).clamp_(-self.cap, self.cap)
-        change = grid.spread(noise).numpy() * np.float32(high - low)
-        return Draw(source.volume.with_voxels(voxels - change))
+    low, high = intensities
+    lattice = _lattice(grid)
+    unit = (lattice.to_grid(voxels) - low) / (high - low)
+    noise = estimate(load(), unit, level, rng).clamp(-cap, cap)
+    return lattice.spread(noise) * (high - low)
 
 
 def estimate(network: Network, x: torch.Tensor, level: float, rng: np.random.Generator) -> torch.Tensor:
@@ -183,15 +181,13 @@ def estimate(network: Network, x: torch.Tensor, level: float, rng: np.random.Gen
 
 def _by_tiles(network: Network, x: torch.Tensor, level: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
     """The network on tiles with as much around them as counts: the same as on the whole, in less memory."""
-    noise = torch.empty_like(x)
-    with torch.inference_mode():
-        for kept in _tiles(x.shape[2:]):
-            k, j, i = (slice(max(0, s.start - _HALO), s.stop + _HALO) for s in kept)
-            inner = tuple(
-                slice(s.start - seen.start, s.stop - seen.start)
-                for s, seen in zip(kept, (k, j, i), strict=True)
-            )
-            noise[0, 0][kept] = network(x[:, :, k, j, i], level, gates)[0, 0][inner]
+    noise = torch.zeros_like(x)
+    for kept in _tiles(x.shape[2:]):
+        k, j, i = (slice(max(0, s.start - _HALO), s.stop + _HALO) for s in kept)
+        inner = tuple(
+            slice(s.start - seen.start, s.stop - seen.start) for s, seen in zip(kept, (k, j, i), strict=True)
+        )
+        noise[0, 0][kept] = network(x[:, :, k, j, i], level, gates)[0, 0][inner]
     return noise
 
 

@@ -94,6 +94,7 @@ class CalibrateJob:
         seed: of the benign shifts and of the versions.
         force: replace what is there.
         second_opinion: another target that is asked as well, so that checks can ask it.
+        learned: the learned reformer may be among the versions, see `families.choose`.
     """
 
     folder: Path
@@ -102,6 +103,7 @@ class CalibrateJob:
     seed: int = 0
     force: bool = False
     second_opinion: str | None = None
+    learned: bool = False
 
     def run(self, control: Control) -> Calibration:
         """Raises InputError or Cancelled; writes the whole file or nothing."""
@@ -116,6 +118,7 @@ class CalibrateJob:
         versions = choose(
             target,
             [volume for _, volume in volumes],
+            learned=self.learned,
             seed=self.seed,
             progress=control.part(0.05, 0.2),
             cancelled=control.cancelled,

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 
-from MedShieldLib import converter, slabs, smoothing
+from MedShieldLib import converter, denoiser, slabs, smoothing
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.volume import Volume
 
@@ -199,7 +200,35 @@ class AngularStop:
         return Draw(source.volume.with_voxels(voxels))
 
 
-Filter = LowPass | WaveletShrinkage | Median | Diffusion | AngularStop
+@dataclass(frozen=True)
+class Denoiser:
+    """What the learned reformer (`denoiser.py`) takes for noise of `level` times the intensity range removed.
+
+    The draw takes the level (+-30 %), the orientation in which the network sees the volume (one of 48), where
+    its cells begin, and which of its deep channels are left out.
+
+    Attributes:
+        level: root mean square of that noise, 1/255 to 32/255: the higher, the smoother.
+        cap: no voxel changes by more than this share of the intensity range.
+    """
+
+    level: float
+    cap: float = 0.05
+    kind = "denoiser"
+
+    def draw(self, source: Source, rng: np.random.Generator) -> Draw:
+        """One draw."""
+        voxels = torch.from_numpy(np.array(source.volume.voxels, dtype=np.float32))
+        with torch.inference_mode():
+            return Draw(source.volume.with_voxels((voxels - self.change(source, voxels, rng)).numpy()))
+
+    def change(self, source: Source, voxels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """What a draw takes away from voxels (K, J, I), which are a function of others; differentiable."""
+        level = self.level * rng.uniform(0.7, 1.3)
+        return denoiser.change(voxels, source.grid, source.range, level, self.cap, rng)
+
+
+Filter = LowPass | WaveletShrinkage | Median | Diffusion | AngularStop | Denoiser
 
 
 @dataclass(frozen=True)
@@ -306,7 +335,8 @@ class Nudge:
 
 Version = Filter | Moved | Probe | Nudge
 _CLASSES = {
-    c.__name__: c for c in (LowPass, WaveletShrinkage, Median, Diffusion, AngularStop, Moved, Probe, Nudge)
+    c.__name__: c
+    for c in (LowPass, WaveletShrinkage, Median, Diffusion, AngularStop, Denoiser, Moved, Probe, Nudge)
 }
 
 

@@ -17,13 +17,21 @@ import numpy as np
 
 from MedShieldLib import converter
 from MedShieldLib.attacks.ssim import ssim
-from MedShieldLib.denoiser import Denoiser
 from MedShieldLib.evaluation.heads import Role
 from MedShieldLib.evaluation.split import heads_for
 from MedShieldLib.study import exit_code
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.training.noise import Spectrum, noise
-from MedShieldLib.versions import AngularStop, Diffusion, Filter, LowPass, Median, Source, WaveletShrinkage
+from MedShieldLib.versions import (
+    AngularStop,
+    Denoiser,
+    Diffusion,
+    Filter,
+    LowPass,
+    Median,
+    Source,
+    WaveletShrinkage,
+)
 from MedShieldLib.volume import Volume
 
 _EDGE = 96
@@ -86,11 +94,9 @@ def middle(volume: Volume) -> Volume:
     return Volume(volume.voxels[k, j, i].astype(np.float32), volume.spacing)
 
 
-def filters() -> dict[str, Filter | Denoiser]:
+def filters() -> dict[str, Filter]:
     """The denoiser and the spectral family, from mild to strong."""
-    named: dict[str, Filter | Denoiser] = {
-        f"denoiser {n}/255": Denoiser(n / 255) for n in (4, 8, 12, 16, 24, 32)
-    }
+    named: dict[str, Filter] = {f"denoiser {n}/255": Denoiser(n / 255) for n in (4, 8, 12, 16, 24, 32)}
     named |= {f"diffusion {edge:g}": Diffusion(edge) for edge in (0.05, 0.07, 0.09, 0.12, 0.16)}
     named |= {f"wavelet {strength:g}": WaveletShrinkage(strength) for strength in (0.035, 0.08, 0.15)}
     named |= {f"median {passes}": Median(passes) for passes in (1, 2)}

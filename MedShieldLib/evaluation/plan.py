@@ -21,8 +21,15 @@ from MedShieldLib.evaluation.split import heads_for
 from MedShieldLib.targets.brain_tissue import ROBUST_NAME
 
 TARGETS = ("brain-tissue", "torchio-unet", "deepbet-coarse", "meshnet-model5", "meshnet-model11", "deepbet")
-# The shield with so many versions; None takes all of its calibration. The last one also has a second opinion.
-SHIELDS: dict[str, int | None] = {"shield-quick": 2, "shield-4": 4, "shield": None, "shield-second": None}
+# The shield with so many versions; None takes all of its calibration. The last two have the learned reformer
+# among them, and a second opinion.
+SHIELDS: dict[str, int | None] = {
+    "shield-quick": 2,
+    "shield-4": 4,
+    "shield": None,
+    "shield-learned": None,
+    "shield-second": None,
+}
 DEFENCES = (
     "none",
     "gaussian",

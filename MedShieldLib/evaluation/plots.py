@@ -23,7 +23,13 @@ from MedShieldLib.evaluation.plan import Kind  # noqa: E402
 from MedShieldLib.evaluation.rows import Row, grouped  # noqa: E402
 
 # The shield stands out; the baselines share muted colours, told apart by line style as well.
-_STRONG = {"shield": "#b3261e", "shield-4": "#d1486a", "shield-quick": "#e8710a", "shield-second": "#6a1b9a"}
+_STRONG = {
+    "shield": "#b3261e",
+    "shield-4": "#d1486a",
+    "shield-quick": "#e8710a",
+    "shield-learned": "#00796b",
+    "shield-second": "#6a1b9a",
+}
 _MUTED = ("#1b4d89", "#3d8f6f", "#7a5195", "#8c8c8c", "#4aa3c7", "#a68a3a")
 _STYLES = ("-", "--", ":")
 

@@ -22,7 +22,7 @@ from MedShieldLib.evaluation.defence import Defence, Setting
 from MedShieldLib.evaluation.magnet import MagNet
 from MedShieldLib.evaluation.plan import ALPHA, SHIELDS, parse_attack
 from MedShieldLib.evaluation.published import Published
-from MedShieldLib.evaluation.shielded import Shielded, calibration_for, with_opinion_of
+from MedShieldLib.evaluation.shielded import Shielded, calibration_for, with_learned_reformer, with_opinion_of
 from MedShieldLib.evaluation.spectrum import SpectrumDetector
 from MedShieldLib.shield import Shield
 from MedShieldLib.targets import DifferentiableTarget, Target, load_target
@@ -60,6 +60,8 @@ class Preparation:
         if name == "shield-second":
             second = load_target(self.second_opinion)
             return Shielded(with_opinion_of(second, self.calibrating), name, second)
+        if name == "shield-learned":
+            return Shielded(with_learned_reformer(self.calibrating), name)
         if name in SHIELDS:
             return Shielded.limited(self._calibration, SHIELDS[name], name)
         learned: dict[str, Callable[[Setting], Defence]] = {

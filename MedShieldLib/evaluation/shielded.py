@@ -105,6 +105,15 @@ def with_opinion_of(second: Target, setting: Setting) -> Calibration:
     return shipped
 
 
+def with_learned_reformer(setting: Setting) -> Calibration:
+    """One made of the clean volumes, whose family holds the learned reformer if the target tolerates it.
+
+    Raises:
+        Cancelled: when asked to stop; a later call goes on with the next volume.
+    """
+    return _made(setting, learned=True)
+
+
 def _shipped(target: Target) -> Calibration | None:
     try:
         shipped = Calibration.shipped(target)
@@ -114,10 +123,10 @@ def _shipped(target: Target) -> Calibration | None:
     return shipped
 
 
-def _made(setting: Setting, second: Target | None = None) -> Calibration:
-    family, rows = _family(setting), []
+def _made(setting: Setting, second: Target | None = None, learned: bool = False) -> Calibration:
+    family, rows = _family(setting, learned), []
     for n in range(len(setting.clean)):
-        part = _Part(setting, n)
+        part = _Part(setting, n, "learned" if learned else "calibration")
         rows.append(part.calibration(family) if second is None else part.with_opinion_of(second, family))
     return joined(rows, f"{setting.target.name}, {len(rows)} volumes")
 
@@ -128,10 +137,11 @@ class _Part:
 
     setting: Setting
     number: int
+    name: str
 
     def calibration(self, family: tuple[versions.Version, ...]) -> Calibration:
         """Without a second opinion."""
-        path = self._file("calibration")
+        path = self._file(self.name)
         if not _is_of(path, family):
             how = {"seed": self._seed, **self._how("Calibrating the shield")}
             calibrate(self.setting.target, self._volumes, family, **how).save(path)
@@ -190,14 +200,20 @@ def _joined_opinion(parts: list[SecondOpinion]) -> SecondOpinion | None:
     return replace(parts[0], contradictions=np.concatenate([part.contradictions for part in parts]))
 
 
-def _family(setting: Setting) -> tuple[versions.Version, ...]:
-    path = setting.folder / f"versions-{families.REVISION}.json"
+def _family(setting: Setting, learned: bool) -> tuple[versions.Version, ...]:
+    kind = "learned-versions" if learned else "versions"
+    path = setting.folder / f"{kind}-{families.REVISION}.json"
     if not path.exists():
         if setting.cancelled():
             raise Cancelled
         volumes = [volume for _, volume in setting.clean]
         chosen = families.choose(
-            setting.target, volumes, seed=setting.seed, progress=setting.progress, cancelled=setting.cancelled
+            setting.target,
+            volumes,
+            learned=learned,
+            seed=setting.seed,
+            progress=setting.progress,
+            cancelled=setting.cancelled,
         )
         write_text(path, json.dumps([versions.to_json(version) for version in chosen]))
     return tuple(versions.from_json(version) for version in json.loads(path.read_text()))

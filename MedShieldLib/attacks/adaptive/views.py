@@ -92,6 +92,8 @@ def view(version: v.Version, source: v.Source, voxels: torch.Tensor, rng: np.ran
         return _median(version, source, voxels), _stay
     if isinstance(version, v.Diffusion):
         return _diffused(version, source, voxels, rng), _stay
+    if isinstance(version, v.Denoiser):
+        return voxels - version.change(source, voxels, rng), _stay
     if isinstance(version, v.Nudge):
         diffusion, shared = version.shared(source)
         nudged = _diffused(diffusion, source, voxels, shared)

@@ -41,6 +41,7 @@ VERSIONS = (
     versions.Median(2),
     versions.Diffusion(0.1),
     versions.AngularStop(),
+    versions.Denoiser(16 / 255),
     versions.Moved(3, False, versions.WaveletShrinkage(0.05)),
     versions.Moved(3, True, versions.LowPass(0.6)),
     versions.Moved(3, True, None),

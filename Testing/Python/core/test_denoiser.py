@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from MedShieldLib import denoiser
-from MedShieldLib.denoiser import Denoiser, Network, estimate, gates, load
+from MedShieldLib.denoiser import Network, estimate, gates, load
 from MedShieldLib.errors import Cancelled, InputError
 from MedShieldLib.evaluation.denoising import in_place, quality
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.training import denoiser as training
 from MedShieldLib.training.noise import Spectrum, enveloped, noise
-from MedShieldLib.versions import Source
+from MedShieldLib.versions import Denoiser, Source
 from MedShieldLib.volume import Volume
 
 SIGMA = 6 / 255

@@ -15,7 +15,7 @@ from MedShieldLib.observation import observe
 from MedShieldLib.symmetry import Symmetry
 from MedShieldLib.targets.network import NetworkTarget
 from MedShieldLib.targets.window import Window
-from MedShieldLib.versions import Diffusion, Moved, Probe, Version, nudges, votes
+from MedShieldLib.versions import Denoiser, Diffusion, Moved, Probe, Version, nudges, votes
 from MedShieldLib.volume import Structure
 
 Heads = list[tuple[str, Volume]]
@@ -93,6 +93,18 @@ def test_a_target_that_tolerates_nothing_is_still_shown_the_weakest_filter_and_s
     assert family[:3] == (weakest, Moved(3, False), Moved(3, True)) and len(family) == effort.ALL
     assert set(family[3:5]) == {Moved(3, False, weakest), Moved(3, True, weakest)}
     assert isinstance(family[5], Probe)
+
+
+def test_the_learned_reformer_votes_where_it_is_asked_for(
+    small_target: NetworkTarget, small_heads: Heads
+) -> None:
+    volumes = [volume for _, volume in small_heads[:2]]
+    family, without = (families.choose(small_target, volumes, learned=learned) for learned in (True, False))
+    learned = [version for version in family[:3] if isinstance(version, Denoiser)]
+    assert len(learned) == 1 and votes(learned[0]) and len(family) == effort.ALL
+    # It takes the place of the last of three filters.
+    assert len(set(family[:3]) & set(without[:3])) == 2 and family[5] == without[5]
+    assert not any(isinstance(version, Denoiser) for version in without)
 
 
 class SeesEveryPlaceAlike(torch.nn.Module):

@@ -7,11 +7,10 @@ import pytest
 from scipy import ndimage
 
 from MedShieldLib.converter import intensity_range
-from MedShieldLib.denoiser import Denoiser
 from MedShieldLib.evaluation import lesions
 from MedShieldLib.evaluation.lesions import Finding, kept_contrasts, mean_of, recall, simulate, with_lesions
 from MedShieldLib.targets.network import NetworkTarget
-from MedShieldLib.versions import LowPass
+from MedShieldLib.versions import Denoiser, LowPass
 from MedShieldLib.volume import Volume
 
 

@@ -12,6 +12,7 @@ from MedShieldLib.evaluation import preparation
 from MedShieldLib.evaluation.defence import Setting
 from MedShieldLib.evaluation.plan import KNOWING, expected_passes, is_adaptive
 from MedShieldLib.evaluation.preparation import Preparation
+from MedShieldLib.versions import Denoiser
 
 _spec = importlib.util.spec_from_file_location("attack_toys", Path(__file__).with_name("attack_toys.py"))
 toys = importlib.util.module_from_spec(_spec)
@@ -46,3 +47,12 @@ def test_joint_loss_is_swept_over_its_weight():
     weights = {float(text.partition("weight=")[2] or 0.5) for text in swept}
     assert weights == {0.1, 0.25, 0.5, 1, 2}
     assert all(is_adaptive(text) and expected_passes(text) > 0 for text in swept)
+
+
+def test_the_learned_reformer_is_calibrated_apart_from_the_shield(ready):
+    learned, plain = (ready.defence(name).calibration for name in ("shield-learned", "shield"))
+    assert any(isinstance(version, Denoiser) for version in learned.versions)
+    assert not any(isinstance(version, Denoiser) for version in plain.versions)
+    # Kept for the next run, each by itself.
+    again = ready.defence("shield-learned").calibration
+    assert again.sha256 == learned.sha256 != plain.sha256

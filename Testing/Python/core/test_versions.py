@@ -13,6 +13,7 @@ from MedShieldLib.converter import Spectrum, radial_profile
 from MedShieldLib.targets.grid import WorkingGrid
 from MedShieldLib.versions import (
     AngularStop,
+    Denoiser,
     Diffusion,
     LowPass,
     Median,
@@ -46,7 +47,7 @@ def source(spacing: tuple[float, float, float] = (1.5, 1.0, 2.0), finest_mm: flo
     return Source(volume, WorkingGrid.of(volume, "LPS", (finest_mm,) * 3), finest_mm)
 
 
-@pytest.mark.parametrize("version", VERSIONS, ids=repr)
+@pytest.mark.parametrize("version", (*VERSIONS, Denoiser(0.05), Moved(3, True, Denoiser(0.03))), ids=repr)
 def test_a_version_survives_its_file(version: Version) -> None:
     assert from_json(json.loads(json.dumps(to_json(version)))) == version
 
