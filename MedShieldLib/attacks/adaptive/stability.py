@@ -16,23 +16,25 @@ from MedShieldLib.attacks.adaptive.silent import Silent
 class StabilityAdaptive(Silent):
     """Joint loss whose weight grows while an alarm would be raised, and shrinks while none would.
 
-    The strongest attack known against consistency tests. While it is silent by far, misleading the other
-    answers as well is not worth its price either: their share falls with the weight, and never exceeds 1.
+    The strongest attack known against consistency tests.
 
     Attributes:
-        first_weight: of stability against harm, in the first step; below it the share of the others falls.
+        first_weight: of stability against harm, in the first step.
         rate: factor by which the weight changes at most in one step.
         aim: share of the threshold to stay at; the rest is for the draws' luck.
+        company: weight of misleading the other answers as well, once the weight of stability is far below
+            its first one. It falls with that, from 1, for who is silent by far need not pay for it.
     """
 
     name: ClassVar[str] = "adaptive-stability"
     first_weight: float = 0.5
     rate: float = 1.5
     aim: float = 0.9
+    company: float = 1.0
 
     def direction(self, look: Look, memory: dict[str, float]) -> torch.Tensor:
         excess = max(-1.0, min(1.0, look.ratio / self.aim - 1))
         weight = memory.get("weight", self.first_weight) * self.rate**excess
         memory["weight"] = max(1e-3, min(20.0, weight))
-        share = min(1.0, memory["weight"] / self.first_weight)
+        share = max(self.company, min(1.0, memory["weight"] / self.first_weight))
         return unit(look.plain + share * look.company) - memory["weight"] * unit(look.alarm)
