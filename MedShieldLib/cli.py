@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
 from MedShieldLib import __version__, heap
-from MedShieldLib.attacks import ATTACKS
+from MedShieldLib.attacks import ATTACKS, PREPARED
 from MedShieldLib.control import Control, ExitCode
 from MedShieldLib.effort import QUICK
 from MedShieldLib.errors import Cancelled, InputError
@@ -46,6 +46,9 @@ app = typer.Typer(
 # Without `readable=False` an unreadable file gets Typer's box of usage instead of our own sentence.
 _path_argument = partial(typer.Argument, readable=False)
 _path_option = partial(typer.Option, readable=False)
+
+# What a volume and a target are enough for.
+_ATTACKS = [name for name in ATTACKS if name not in PREPARED]
 
 VolumePath = Annotated[Path, _path_argument(metavar="VOLUME", help="NIfTI, NRRD, MHA file or DICOM folder.")]
 TargetName = Annotated[str, typer.Option("--target", "-t", help="brain-tissue, deepbet, or a JSON file.")]
@@ -136,7 +139,7 @@ def attack(
     target: TargetName,
     out: Annotated[Path, _path_option("--out", "-o", help="File for the attacked volume.")],
     eps: Annotated[str, typer.Option(help="Bound, as a share of the target's intensity window.")] = "8/255",
-    attack: Annotated[str, typer.Option(help=f"One of {', '.join(ATTACKS)}.")] = "pgd",
+    attack: Annotated[str, typer.Option(help=f"One of {', '.join(_ATTACKS)}.")] = "pgd",
     steps: Annotated[int | None, typer.Option(min=1, help="Default: the attack's own.")] = None,
     seed: Seed = 0,
     series: Series = None,

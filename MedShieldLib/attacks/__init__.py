@@ -15,7 +15,7 @@ from MedShieldLib.errors import InputError
 if TYPE_CHECKING:
     from MedShieldLib.attacks.base import Attack
 
-__all__ = ["ADAPTIVE", "ATTACKS", "attack_class", "load_attack"]
+__all__ = ["ADAPTIVE", "ATTACKS", "PREPARED", "attack_class", "load_attack"]
 
 # Name: module and class. Modules load only when asked for.
 ATTACKS: dict[str, tuple[str, str]] = {
@@ -37,6 +37,8 @@ ATTACKS: dict[str, tuple[str, str]] = {
     "square": ("square", "Square"),
     "transfer": ("transfer", "Transfer"),
 }
+# These need something made before: a pattern fitted on other volumes, or another target.
+PREPARED = ("universal", "transfer")
 # Attacks that know a shield and need it as their parameter.
 ADAPTIVE: dict[str, tuple[str, str]] = {
     "adaptive-reformed": ("adaptive.reformed", "Reformed"),

@@ -22,7 +22,7 @@ class Square(Attack):
     smaller, and keeps a proposal that raises the loss.
 
     Attributes:
-        queries: how often the target may be asked.
+        queries: how often the target may be asked; the paper allows 10 000, twenty times as many.
         share: of the voxels that the first proposals change.
         loss: computed from the target's answer alone.
     """

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from MedShieldLib import shifts
-from MedShieldLib.attacks import ADAPTIVE, ATTACKS, load_attack
+from MedShieldLib.attacks import ADAPTIVE, ATTACKS, PREPARED, load_attack
 from MedShieldLib.errors import InputError
 from MedShieldLib.evaluation.benign import SHIFTS
 from MedShieldLib.evaluation.heads import Head, Role
@@ -47,8 +47,6 @@ DEFENCES = (
 QUICK_DEFENCES = ("none", "gaussian", "frequency-refinement", "spectrum-only", "shield-quick", "shield")
 # The alarm rate of every figure.
 ALPHA = 0.05
-# These are made before a volume is attacked, from other volumes or on another target.
-PREPARED = ("universal", "transfer")
 # Attackers who know one of the shields; joint loss over its weight, the last and strongest over its budget.
 KNOWING = (
     "adaptive-reformed",

@@ -30,7 +30,7 @@ class StabilityAdaptive(Silent):
     first_weight: float = 0.5
     rate: float = 1.5
     aim: float = 0.9
-    company: float = 1.0
+    company: float = 0.0
 
     def direction(self, look: Look, memory: dict[str, float]) -> torch.Tensor:
         excess = max(-1.0, min(1.0, look.ratio / self.aim - 1))
