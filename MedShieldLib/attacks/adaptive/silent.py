@@ -20,7 +20,7 @@ from MedShieldLib.attacks.losses import mean_dice
 # a few rounds that happen to agree do not show less.
 _LEAST_LUCK = 0.05
 # So many of the best iterates are looked at again, by fresh draws, before one is chosen.
-_FINALISTS = 3
+_FINALISTS = 5
 # Rounds of these draws, at least: one alone does not show how much the score of a check varies.
 _FINAL_ROUNDS = 5
 

