@@ -30,7 +30,7 @@ class Knowing(Attack):
         restarts: independent starts.
         warm: the first of them begins at the result of PGD, which breaks the plain answer.
         smooth_mm: standard deviation of a Gaussian that every change passes, because filters take little of
-            what is smooth; 0 changes every voxel by itself. Not for `adaptive-reformed`.
+            what is smooth; 0 changes every voxel by itself.
     """
 
     shield: Shield = field(repr=False, compare=False)

@@ -40,12 +40,14 @@ class Reformed(Knowing):
         gate = Gate(case, self.shield, self.draws)
         through = _Through(case, gate, Repair(gate, self.shield))
         found = [(1.0, case.x)]
-        for x in self.starts(case):
-            velocity = torch.zeros_like(x)
+        for z in self.starts(case):
+            velocity = torch.zeros_like(z)
             for step in range(self.steps):
+                x = self.rendered(case, z)
                 gradient, score = through.climb(x)
                 found = [min(*found, (score, x), key=lambda one: one[0])]
-                x, velocity = self.step(case, x, velocity, gradient, step)
+                z, velocity = self.step(case, z, velocity, self.by_parameters(case, gradient), step)
+            x = self.rendered(case, z)
             found.append((through.dice(x), x))
         return min(found, key=lambda one: one[0])[1]
 

@@ -22,8 +22,8 @@ class StabilityAdaptive(Silent):
         first_weight: of stability against harm, in the first step.
         rate: factor by which the weight changes at most in one step.
         aim: share of the threshold to stay at; the rest is for the draws' luck.
-        company: weight of misleading the other answers as well, once the weight of stability is far below
-            its first one. It falls with that, from 1, for who is silent by far need not pay for it.
+        company: least weight of misleading the other answers as well. Their weight is 1, and less once that
+            of stability is below its first one: who is silent by far need not pay for them.
     """
 
     name: ClassVar[str] = "adaptive-stability"

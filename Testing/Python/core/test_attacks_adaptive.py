@@ -14,6 +14,7 @@ from scipy import stats
 from MedShieldLib import detector, reformer, shifts, versions
 from MedShieldLib.attacks import ADAPTIVE, load_attack
 from MedShieldLib.attacks.adaptive.gate import Gate, Look, loudest_silent
+from MedShieldLib.attacks.adaptive.knowing import unit
 from MedShieldLib.attacks.adaptive.reformed import _Through
 from MedShieldLib.attacks.adaptive.repair import Repair
 from MedShieldLib.attacks.adaptive.selective import without
@@ -418,10 +419,11 @@ def test_a_black_box_does_less_unseen_harm_than_who_knows_the_shield(shield):
     assert knowing.dice_drop * silent_checks(shield, knowing.volume) > unseen
 
 
-def test_smooth_changes_are_smooth(shield):
+@pytest.mark.parametrize("name", ["adaptive-stability", "adaptive-reformed"])
+def test_smooth_changes_are_smooth(name, shield):
     volume, found = toys.head(16), []
     for smooth_mm in (0.0, 4.0):
-        attack = load_attack("adaptive-stability", shield=shield, steps=10, draws=6, smooth_mm=smooth_mm)
+        attack = load_attack(name, shield=shield, steps=10, draws=6, smooth_mm=smooth_mm)
         result = attack(shield.target, volume, EPS)
         change = result.volume.voxels - volume.voxels
         found.append(float(np.abs(np.diff(change, axis=2)).mean() / np.abs(change).mean()))
@@ -436,6 +438,23 @@ def test_weight_of_stability_follows_the_distance_from_the_aim(shield, ratio, sh
     for n in (1, 2):
         attack.direction(Look(harm, harm, alarm, ratio, (ratio,)), memory)
         assert memory["weight"] == pytest.approx(0.5 * 1.5 ** (n * share))
+
+
+def test_who_is_silent_by_far_stops_paying_for_company(shield):
+    plain, company, alarm = torch.randn(3, 1, 1, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+
+    def along_company(ratio: float, **parameters: float) -> float:
+        """What a weight of stability that began at its first value makes of the other answers' gradient."""
+        attack = load_attack("adaptive-stability", shield=shield, **parameters)
+        memory = {"weight": 0.1}
+        with_it = attack.direction(Look(plain, company, 0 * alarm, ratio, (ratio,)), dict(memory))
+        weight = 0.1 * 1.5 ** max(-1.0, min(1.0, ratio / 0.9 - 1))
+        share = max(attack.company, min(1.0, weight / 0.5))
+        torch.testing.assert_close(with_it, unit(plain + share * company))
+        return share
+
+    assert along_company(0.45) < along_company(0.9) < 1
+    assert along_company(0.45, company=1.0) == 1 and along_company(0.45, first_weight=0.5, company=0.4) == 0.4
 
 
 def test_chance_of_silence_is_that_of_a_normal_score():
