@@ -137,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
     calibrate = commands.add_parser("calibrate", help="calibrate on clean volumes", allow_abbrev=False)
     calibrate.add_argument("folder", type=Path)
+    calibrate.add_argument("--learned", action="store_true", help="let the learned denoiser vote as well")
     calibrate.set_defaults(run=_calibrate, scratch=None)
     for command in (check, calibrate):
         command.add_argument("--target", required=True, help="built-in name or JSON file")
